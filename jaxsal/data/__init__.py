@@ -1,1 +1,18 @@
-"""placeholder"""
+"""Images in space: reading, writing, grids, intensities, and whether a scan lies where it should."""
+
+from jaxsal.data.files import bids_stem, unique_stems, write_atomic, write_text_atomic
+from jaxsal.data.prepare import check_scan, prepare, scale_intensities
+from jaxsal.data.template import default_image
+from jaxsal.data.volume import Volume
+
+__all__ = [
+    "Volume",
+    "bids_stem",
+    "check_scan",
+    "default_image",
+    "prepare",
+    "scale_intensities",
+    "unique_stems",
+    "write_atomic",
+    "write_text_atomic",
+]
