@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 Model = Callable[[jax.Array], jax.Array]
 
@@ -37,6 +38,12 @@ def named_layers(model: Model) -> tuple[Layer, ...]:
     if hasattr(model, "layers"):
         return tuple(Layer(str(i), call) for i, call in enumerate(model.layers))  # type: ignore[attr-defined]
     return ()
+
+
+def as_pytree(model: Model) -> Model:
+    """The model as a pytree of its weights: a plain function has none and is wrapped."""
+    leaves = jax.tree.leaves(model)
+    return Partial(model) if len(leaves) == 1 and leaves[0] is model else model
 
 
 def check_input(x: Any, what: str = "x") -> None:
