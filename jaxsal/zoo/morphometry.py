@@ -65,6 +65,7 @@ class MorphometryVGG(nnx.Module):
         >>> from flax import nnx
         >>> small = (ConvBlock(4, kernel=3, stride=2, pool=2), ConvBlock(8, kernel=3, pool=2))
         >>> model = MorphometryVGG(3, shape=(16, 16, 16), blocks=small, dense=(8, 4), rngs=nnx.Rngs(0))
+        >>> model.eval()  # no dropout
         >>> model(jax.numpy.zeros((2, 16, 16, 16, 1))).shape
         (2, 3)
     """

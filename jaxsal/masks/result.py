@@ -1,0 +1,131 @@
+"""What an optimised mask is, and how far it can be believed."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsal.engine.geometry import Geometry
+from jaxsal.optim import Status
+
+
+class Terms(NamedTuple):
+    """The parts of SMOCAM's objective, before their weights.
+
+    Attributes:
+        distance: ``|masked prediction - prediction| / sigma``.
+        norm: ``|1 - ||M||_2|``.
+        smoothness: mean total variation.
+    """
+
+    distance: jax.Array
+    norm: jax.Array
+    smoothness: jax.Array
+
+
+class SmocamConfig(NamedTuple):
+    """What a mask was optimised with.
+
+    Attributes:
+        outputs: index of the output of every lane.
+        sigma: standard deviation of each of these outputs.
+        lam: weight of the norm term.
+        gamma: weight of the smoothness term.
+        percentile: below which the saliency is zero.
+        geometry: of the mask's grid in the image.
+    """
+
+    outputs: tuple[int, ...]
+    sigma: tuple[float, ...]
+    lam: float
+    gamma: float
+    percentile: float
+    geometry: Geometry
+
+
+@dataclass(frozen=True, repr=False)
+class MaskResult:
+    """Masks for ``k`` outputs of ``b`` images and what tells a true explanation from an empty one.
+
+    Attributes:
+        mask: ``[k, b, *t]``, on the grid of the features.
+        saliency: ``[k, b, *space]``, upsampled to the image and thresholded.
+        value: of the objective, ``[k, b]`` like all that follow.
+        terms: its parts.
+        steps: updates made.
+        evaluations: of the tail with its gradient.
+        status: see :class:`jaxsal.optim.Status`.
+        prediction: of the whole network.
+        masked_prediction: of the tail on the masked features.
+        null_prediction: of the tail on features that are all zero.
+        recovered: ``(masked - null) / (prediction - null)``, 1 for a mask that keeps all that matters.
+        negative_energy: share of ``||M||^2`` on negative values; large ones mean flipped features.
+        config: what the masks were optimised with.
+    """
+
+    mask: jax.Array
+    saliency: jax.Array
+    value: jax.Array
+    terms: Terms
+    steps: jax.Array
+    evaluations: jax.Array
+    status: np.ndarray
+    prediction: jax.Array
+    masked_prediction: jax.Array
+    null_prediction: jax.Array
+    recovered: jax.Array
+    negative_energy: jax.Array
+    config: SmocamConfig
+
+    @property
+    def status_names(self) -> list[list[str]]:
+        """The status of every lane in words, ``[k][b]``."""
+        return [[Status(code).name.lower() for code in row] for row in self.status.tolist()]
+
+    def __repr__(self) -> str:
+        columns = ("output", "image", "prediction", "masked", "recovered", "negative", "steps", "status")
+        lines = ["".join(f"{name:>13}" for name in columns)]
+        for (lane, image), _ in np.ndenumerate(self.status):
+            numbers = (self.prediction, self.masked_prediction, self.recovered, self.negative_energy)
+            cells = [self.config.outputs[lane], image, *(f"{float(n[lane, image]):.4g}" for n in numbers)]
+            cells += [int(self.steps[lane, image]), self.status_names[lane][image]]
+            lines.append("".join(f"{cell!s:>13}" for cell in cells))
+        shape = " x ".join(map(str, self.mask.shape[2:]))
+        return "\n".join([f"MaskResult: masks of {shape} voxels", *lines])
+
+
+def judge(
+    status: Any, prediction: Any, null: Any, recovered: Any, sigma: Any, half: float = 0.5, least: float = 0.1
+) -> np.ndarray:
+    """Status of ended lanes, once it is known what their masks recover.
+
+    Args:
+        status: how the optimisation ended, int array.
+        prediction: of the network.
+        null: prediction without features.
+        recovered: share of the difference that the mask recovers.
+        sigma: standard deviation of the output; all arrays broadcast.
+        half: below this share a mask is ``UNEXPLAINED``.
+        least: below this difference, in sigma, an output is ``UNINFORMATIVE``.
+
+    Returns:
+        Status codes; a lane that was not finite stays so.
+    """
+    status = np.asarray(status)
+    judged = np.where(np.asarray(recovered) < half, Status.UNEXPLAINED, status)
+    judged = np.where(np.abs(np.asarray(prediction - null)) < least * np.asarray(sigma), Status.UNINFORMATIVE, judged)
+    return np.where(status == Status.NOT_FINITE, status, judged).astype(np.int32)
+
+
+def warn_of_flips(negative_energy: Any, limit: float = 0.1) -> None:
+    """Warn of masks that work by flipping the sign of features."""
+    flipped = np.argwhere(np.asarray(negative_energy) > limit)
+    if len(flipped):
+        warnings.warn(
+            f"{len(flipped)} of {np.size(negative_energy)} masks have more than {limit:.0%} of their energy on "
+            "negative values: they reproduce the prediction with flipped features, which explains little. "
+            "Use solver=optim.nonnegative(optim.armijo_once()).",
+            stacklevel=3,
+        )

@@ -1,0 +1,110 @@
+"""When to stop: rules as pairs of pure functions that compose."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxsal.optim.status import Status
+
+
+class Progress(NamedTuple):
+    """What a rule may look at after each evaluation of the objective.
+
+    Attributes:
+        steps: updates made so far, int32.
+        value: of the objective, at ``params``.
+        grad: of the objective, a pytree like ``params``.
+        params: where the objective was evaluated.
+    """
+
+    steps: chex.Array
+    value: chex.Array
+    grad: chex.ArrayTree
+    params: chex.ArrayTree
+
+
+class StoppingRule(NamedTuple):
+    """A stopping rule for one lane.
+
+    Attributes:
+        init: ``params -> state``.
+        update: ``(state, progress) -> (state, status)``; status ``Status.RUNNING`` (0) goes on, any other
+            :class:`Status` ends the lane.
+    """
+
+    init: Callable[[chex.ArrayTree], Any]
+    update: Callable[[Any, Progress], tuple[Any, chex.Array]]
+
+
+@functools.cache
+def max_steps(limit: int) -> StoppingRule:
+    """Stop after ``limit`` updates.
+
+    Raises:
+        ValueError: if ``limit`` is negative.
+    """
+    if limit < 0:
+        raise ValueError(f"max_steps got {limit}, at least 0 is needed.")
+
+    def update(state: tuple[()], progress: Progress) -> tuple[tuple[()], chex.Array]:
+        return state, _status_if(progress.steps >= limit, Status.MAX_STEPS)
+
+    return StoppingRule(lambda params: (), update)
+
+
+@functools.cache
+def stagnation(window: int = 50, tolerance: float = 1e-5) -> StoppingRule:
+    """Stop when the objective changed by at most ``tolerance`` over ``window`` steps.
+
+    ``|f[i - window] - f[i]| <= tolerance``, in units of the objective.
+
+    Raises:
+        ValueError: if ``window`` is below 1.
+
+    Reference:
+        Konate et al., SMOCAM, ISBI 2021, section 3.
+    """
+    if window < 1:
+        raise ValueError(f"stagnation got a window of {window} steps, at least 1 is needed.")
+
+    def init(params: chex.ArrayTree) -> chex.Array:
+        return jnp.full(window, jnp.inf, dtype=jax.tree.leaves(params)[0].dtype)
+
+    def update(history: chex.Array, progress: Progress) -> tuple[chex.Array, chex.Array]:
+        slot = progress.steps % window
+        # unseen values are infinite, hence nothing stops before a full window
+        flat = jnp.abs(history[slot] - progress.value) <= tolerance
+        return history.at[slot].set(progress.value), _status_if(flat, Status.STAGNATED)
+
+    return StoppingRule(init, update)
+
+
+@functools.cache
+def any_of(*rules: StoppingRule) -> StoppingRule:
+    """Stop as soon as one of the rules does; the first that stops gives the status.
+
+    Example:
+        >>> rule = any_of(stagnation(window=50), max_steps(2000))
+    """
+
+    def init(params: chex.ArrayTree) -> tuple[Any, ...]:
+        return tuple(rule.init(params) for rule in rules)
+
+    def update(states: tuple[Any, ...], progress: Progress) -> tuple[tuple[Any, ...], chex.Array]:
+        outcome = _status_if(jnp.array(False), Status.RUNNING)
+        following = []
+        for rule, state in zip(rules, states, strict=True):
+            state, status = rule.update(state, progress)
+            following.append(state)
+            outcome = jnp.where(outcome == Status.RUNNING, status, outcome)
+        return tuple(following), outcome
+
+    return StoppingRule(init, update)
+
+
+def _status_if(condition: chex.Array, status: Status) -> chex.Array:
+    return jnp.where(condition, jnp.int32(status), jnp.int32(Status.RUNNING))
