@@ -1,1 +1,68 @@
-"""jaxsal."""
+"""Which voxels does this number depend on? Explaining 2-D and 3-D medical-image networks in JAX.
+
+    >>> import jaxsal
+    >>> from jaxsal import zoo
+    >>> from flax import nnx
+    >>> import jax.numpy as jnp
+    >>> block = zoo.ConvBlock(4, kernel=3, pool=2)
+    >>> model = zoo.MorphometryVGG(2, shape=(12, 12), blocks=[block], dense=(8,), rngs=nnx.Rngs(0))
+    >>> model.eval()
+    >>> x = jnp.ones((1, 12, 12, 1)).at[:, 3:6, 3:6].set(2.0)
+    >>> jaxsal.smocam(jaxsal.split(model, x, "relu1"), x, max_steps=3).saliency.shape
+    (2, 1, 12, 12)
+
+Names are imported when they are first used, so that ``import jaxsal`` and the command line start at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxsal import data as data
+    from jaxsal import masks as masks
+    from jaxsal import optim as optim
+    from jaxsal import zoo as zoo
+    from jaxsal.data import Volume as Volume
+    from jaxsal.engine.geometry import Geometry as Geometry
+    from jaxsal.engine.geometry import geometry as geometry
+    from jaxsal.engine.lower import lower as lower
+    from jaxsal.explanation import Explanation as Explanation
+    from jaxsal.explanation import explain as explain
+    from jaxsal.masks import MaskResult as MaskResult
+    from jaxsal.masks import smocam as smocam
+    from jaxsal.models import load_model as load_model
+    from jaxsal.splitting import Split as Split
+    from jaxsal.splitting import layers as layers
+    from jaxsal.splitting import split as split
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Explanation": "jaxsal.explanation",
+    "Geometry": "jaxsal.engine.geometry",
+    "MaskResult": "jaxsal.masks",
+    "Split": "jaxsal.splitting",
+    "Volume": "jaxsal.data",
+    "explain": "jaxsal.explanation",
+    "geometry": "jaxsal.engine.geometry",
+    "layers": "jaxsal.splitting",
+    "load_model": "jaxsal.models",
+    "lower": "jaxsal.engine.lower",
+    "smocam": "jaxsal.masks",
+    "split": "jaxsal.splitting",
+}
+_PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
+
+__all__ = [*_WHERE, *_PACKAGES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"jaxsal has no attribute {name!r}; it has: {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -17,7 +17,7 @@ from jaxsal.masks.result import MaskResult, SmocamConfig, Terms, judge, warn_of_
 from jaxsal.masks.upsample import keep_top, upsample
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.progress import Meter, silent
-from jaxsal.split import Split
+from jaxsal.splitting import Split
 from jaxsal.target import output_indices
 
 # between chunks the host looks at the lanes: often enough for a progress bar, rarely enough to cost nothing
