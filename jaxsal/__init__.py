@@ -53,7 +53,7 @@ _WHERE = {
 }
 _PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
 
-__all__ = [*_WHERE, *_PACKAGES]  # noqa: PLE0604
+__all__ = [*_WHERE, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

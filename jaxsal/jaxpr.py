@@ -63,7 +63,11 @@ def bind(jaxpr: Any, eqn: Any, env: dict[Any, Any]) -> list[Any]:
     """Run one operation unchanged, however its parameters are spelled in this version of JAX."""
     operands = list(dict.fromkeys(atom for atom in eqn.invars if not is_literal(atom)))
     single = jaxpr.replace(
-        constvars=[], invars=operands, eqns=[eqn], outvars=list(eqn.outvars), debug_info=_anonymous(jaxpr, operands, eqn)
+        constvars=[],
+        invars=operands,
+        eqns=[eqn],
+        outvars=list(eqn.outvars),
+        debug_info=_anonymous(jaxpr, operands, eqn),
     )
     return jax.core.eval_jaxpr(single, (), *(env[atom] for atom in operands))
 

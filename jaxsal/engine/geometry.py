@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-
-
 from jaxsal.jaxpr import inner, is_literal, trace
 
 
@@ -191,9 +189,7 @@ def _reduce(eqn: Any, operands: list[_Axes | None]) -> _Axes | None:
 
 def _concatenate(eqn: Any, operands: list[_Axes | None]) -> _Axes | None:
     along, branches = eqn.params["dimension"], [axes for axes in operands if axes]
-    return tuple(
-        None if i == along else _meet([axes[i] for axes in branches]) for i in range(len(branches[0]))
-    )
+    return tuple(None if i == along else _meet([axes[i] for axes in branches]) for i in range(len(branches[0])))
 
 
 def _dot(eqn: Any, operands: list[_Axes | None]) -> _Axes | None:
@@ -224,5 +220,3 @@ _RULES = {
     "concatenate": _concatenate,
     "dot_general": _dot,
 }
-
-

@@ -121,9 +121,7 @@ def _holds_plain_convolution(jaxpr: Any) -> bool:
 
 
 def _native(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_CHANNELS_LAST[len(strides) - 2]
-    )
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_CHANNELS_LAST[len(strides) - 2])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -147,7 +145,11 @@ def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, saved, g: jax.Array):
         g = lax.slice(
             g,
             (0, *(max(-lo, 0) for lo, _ in mirrored), 0),
-            (g.shape[0], *(n - max(-hi, 0) for n, (_, hi) in zip(g.shape[1:], mirrored, strict=False)), g.shape[-1]),
+            (
+                g.shape[0],
+                *(n - max(-hi, 0) for n, (_, hi) in zip(g.shape[1:], mirrored, strict=False)),
+                g.shape[-1],
+            ),
         )
         mirrored = tuple((max(lo, 0), max(hi, 0)) for lo, hi in mirrored)
     return _taps(g, flipped, strides, mirrored), d_kernel

@@ -125,8 +125,11 @@ def smocam(
     lanes = _start(solver, stop, tail, problems, weights)
     until = 0
     while (running := int((np.asarray(lanes.status) == optim.Status.RUNNING).sum())) > 0:
-        progress(float(np.where(np.asarray(lanes.status) == 0, np.asarray(lanes.steps), max_steps).mean()),
-                 max_steps, f"{running} of {lanes.status.size} masks running")
+        progress(
+            float(np.where(np.asarray(lanes.status) == 0, np.asarray(lanes.steps), max_steps).mean()),
+            max_steps,
+            f"{running} of {lanes.status.size} masks running",
+        )
         until += _CHUNK
         lanes = _advance(solver, stop, tail, problems, weights, lanes, jnp.int32(until))
     progress(max_steps, max_steps, "done")
@@ -156,7 +159,13 @@ def smocam(
 
 
 def smocam_objective(
-    tail: Model, features: jax.Array, index: jax.Array, prediction: jax.Array, sigma: jax.Array, lam: Any, gamma: Any
+    tail: Model,
+    features: jax.Array,
+    index: jax.Array,
+    prediction: jax.Array,
+    sigma: jax.Array,
+    lam: Any,
+    gamma: Any,
 ):
     """SMOCAM's objective for one output of one image.
 
@@ -175,9 +184,7 @@ def smocam_objective(
 
     def objective(mask: jax.Array):
         masked = tail(features * mask[None, ..., None])[0, index]
-        parts = Terms(
-            terms.l1_distance(masked, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask)
-        )
+        parts = Terms(terms.l1_distance(masked, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
         return parts.distance + lam * parts.norm + gamma * parts.smoothness, (parts, masked)
 
     return objective
@@ -238,7 +245,9 @@ _geometry = geometry
 def _sigmas(sigma: Any, count: int) -> np.ndarray:
     values = np.asarray(sigma, dtype=np.float64)
     if values.shape not in ((), (1,), (count,)):
-        raise ValueError(f"sigma has shape {values.shape}: give one number, or one per output of the network ({count}).")
+        raise ValueError(
+            f"sigma has shape {values.shape}: give one number, or one per output of the network ({count})."
+        )
     if not (np.isfinite(values).all() and (values > 0).all()):
         raise ValueError("sigma must be positive and finite: it is the standard deviation of each output.")
     return np.broadcast_to(values, (count,))

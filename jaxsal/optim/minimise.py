@@ -38,7 +38,9 @@ class Lane(NamedTuple):
     status: chex.Array
 
 
-def start(objective: Objective, params: chex.ArrayTree, solver: optax.GradientTransformation, stop: StoppingRule) -> Lane:
+def start(
+    objective: Objective, params: chex.ArrayTree, solver: optax.GradientTransformation, stop: StoppingRule
+) -> Lane:
     """A lane before its first step; the objective is not evaluated.
 
     Args:
@@ -70,7 +72,11 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
 
 
 def advance(
-    objective: Objective, lane: Lane, solver: optax.GradientTransformation, stop: StoppingRule, until: chex.Array
+    objective: Objective,
+    lane: Lane,
+    solver: optax.GradientTransformation,
+    stop: StoppingRule,
+    until: chex.Array,
 ) -> Lane:
     """Step until the lane ends or has made ``until`` steps; one ``while_loop``."""
     return jax.lax.while_loop(

@@ -38,6 +38,4 @@ def build(architecture: str, config: dict[str, Any], outputs: int, spec: InputSp
             f"Unknown architecture {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}. "
             "Add your own with jaxsal.zoo.register before loading."
         )
-    return ARCHITECTURES[architecture](
-        outputs, shape=spec.shape, channels=spec.channels, **config, rngs=nnx.Rngs(0)
-    )
+    return ARCHITECTURES[architecture](outputs, shape=spec.shape, channels=spec.channels, **config, rngs=nnx.Rngs(0))

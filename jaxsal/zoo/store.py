@@ -51,15 +51,15 @@ def save(path: str | os.PathLike, model: nnx.Module, record: ModelRecord, *, dty
             from safetensors.numpy import save_file
 
             save_file(flat, staging / "file", metadata={"record": record.model_dump_json()})
-            os.replace(staging / "file", path)
+            (staging / "file").replace(path)
         else:
             from orbax.checkpoint import v1 as ocp
 
             ocp.save(staging / "model" / "weights", _nested(flat))
             (staging / "model" / _RECORD).write_text(record.model_dump_json(indent=2))
             if path.is_dir():
-                os.replace(path, staging / "previous")
-            os.replace(staging / "model", path)
+                path.replace(staging / "previous")
+            (staging / "model").replace(path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return path

@@ -1,0 +1,28 @@
+"""Strict JAX for every test, and the real data where it is at hand."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real scans and weights beside the checkout; tests that need them skip without."""
+    path = Path(os.environ.get("JAXSAL_SHARED", Path(__file__).parents[2] / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"real data not found: {path} (set JAXSAL_SHARED to its folder)")
+    return path
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,121 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from jaxsal import zoo
+from jaxsal.engine.lower import lower
+
+DIMS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+def convolution(strides, padding, rank=3, **more):
+    def call(x, kernel):
+        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMS[rank], **more)
+
+    return call
+
+
+def primitives(fn, *args):
+    found = []
+
+    def visit(jaxpr):
+        for eqn in jaxpr.eqns:
+            found.append(eqn)
+            for value in eqn.params.values():
+                for body in value if isinstance(value, tuple | list) else [value]:
+                    if hasattr(body, "eqns") or hasattr(body, "jaxpr"):
+                        visit(getattr(body, "jaxpr", body))
+
+    visit(jax.make_jaxpr(fn)(*args).jaxpr)
+    return found
+
+
+CASES = [
+    (5, (2, 2, 2), "SAME", 1, 4),
+    (3, (1, 1, 1), "SAME", 9, 5),
+    (3, (1, 2, 3), "VALID", 3, 2),
+    (4, (1, 1, 1), [(0, 3), (2, 1), (1, 0)], 8, 3),
+    (2, (1, 1, 1), [(3, 4), (0, 2), (1, 1)], 2, 2),  # padded by more than the kernel reaches
+    (11, (3, 3, 3), "SAME", 1, 2),
+    (1, (2, 2, 2), "VALID", 9, 3),
+]
+
+
+@pytest.mark.parametrize(("size", "strides", "padding", "channels", "width"), CASES)
+def test_values_and_both_gradients_are_those_of_the_convolution(x64, size, strides, padding, channels, width):
+    keys = jax.random.split(jax.random.key(size), 3)
+    x = jax.random.normal(keys[0], (2, 13, 12, 14, channels), dtype=jnp.float64)
+    kernel = jax.random.normal(keys[1], (size, size, size, channels, width), dtype=jnp.float64)
+    plain = convolution(strides, padding)
+    expected, back = jax.vjp(plain, x, kernel)
+    found, lowered_back = jax.vjp(jax.jit(lower(plain)), x, kernel)
+    chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
+    g = jax.random.normal(keys[2], expected.shape, dtype=jnp.float64)
+    chex.assert_trees_all_close(lowered_back(g), back(g), rtol=1e-10, atol=1e-10)
+
+
+def test_on_cpu_no_3d_convolution_is_left():
+    x, kernel = jnp.ones((1, 8, 8, 8, 2)), jnp.ones((3, 3, 3, 2, 2))
+    text = jax.jit(lower(convolution((1, 1, 1), "SAME"))).lower(x, kernel).compile().as_text()
+    windows = [line for line in text.splitlines() if "convolution(" in line]
+    assert windows
+    assert not any("window={size=3x3x3" in line for line in windows)
+
+
+@pytest.mark.parametrize(
+    ("fn", "x", "kernel"),
+    [
+        (convolution((1, 1), "SAME", rank=2), (1, 8, 8, 2), (3, 3, 2, 4)),
+        (convolution((1, 1, 1), "SAME", feature_group_count=2), (1, 6, 6, 6, 2), (3, 3, 3, 1, 4)),
+        (convolution((1, 1, 1), "SAME", rhs_dilation=(2, 2, 2)), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
+        (convolution((1, 1, 1), [(1, 1)] * 3, lhs_dilation=(2, 2, 2)), (1, 5, 5, 5, 2), (3, 3, 3, 2, 4)),
+        (convolution((1, 1, 1), [(-1, 0), (0, 0), (0, -1)]), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
+    ],
+)
+def test_other_convolutions_are_left_alone(fn, x, kernel):
+    x, kernel = jax.random.normal(jax.random.key(0), x), jax.random.normal(jax.random.key(1), kernel)
+    assert (lower(fn)(x, kernel) == fn(x, kernel)).all()
+    count = sum(eqn.primitive.name == "conv_general_dilated" for eqn in primitives(lower(fn), x, kernel))
+    assert count == 1
+
+
+def test_relu_stays_a_call_so_that_its_slope_at_zero_is_zero():
+    kernel = jnp.zeros((3, 3, 3, 1, 1))
+
+    def fn(x):
+        return jax.nn.relu(convolution((1, 1, 1), "SAME")(x, kernel) + x).sum()
+
+    assert (jax.grad(lower(fn))(jnp.zeros((1, 4, 4, 4, 1))) == 0).all()
+
+
+def test_a_network_under_vmap_grad_and_a_loop():
+    blocks = (
+        zoo.ConvBlock(4, 5, 2, True, 2, 2),
+        zoo.ConvBlock(9, 3, 1, False, 2, 2),
+        zoo.ConvBlock(9, 3, 1, True, 2, 2),
+    )
+    model = zoo.MorphometryVGG(3, shape=(24, 20, 22), blocks=blocks, dense=(8, 4), rngs=nnx.Rngs(0))
+    model.eval()
+    x = jax.random.normal(jax.random.key(0), (2, 24, 20, 22, 1))
+    chex.assert_trees_all_close(lower(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+    def descend(call):
+        slope = jax.vmap(jax.grad(lambda x: call(x[None])[0, 1]))
+        return lax.fori_loop(0, 4, lambda _, x: x - 0.1 * slope(x), x)
+
+    chex.assert_trees_all_close(jax.jit(lambda: descend(lower(model)))(), descend(model), rtol=1e-3, atol=1e-4)
+
+
+def test_nested_jit_and_unused_results_pass_through():
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, 1, 2)), jnp.float32)
+
+    @jax.jit
+    def block(x):
+        return {"y": convolution((1, 1, 1), "SAME")(x, kernel), "top": lax.top_k(x.reshape(-1), 2)[0]}
+
+    x = jax.random.normal(jax.random.key(0), (1, 5, 5, 5, 1))
+    chex.assert_trees_all_close(lower(block)(x), block(x), rtol=1e-5, atol=1e-5)
