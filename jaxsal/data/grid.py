@@ -1,5 +1,6 @@
 """From one voxel grid to another by their affines: exact where the grids share their points."""
 
+import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,9 +22,7 @@ class Lattice(NamedTuple):
     offset: tuple[int, int, int]
 
 
-def lattice(
-    shape: tuple[int, ...], affine: np.ndarray, target: np.ndarray, tolerance: float = 0.01
-) -> Lattice | None:
+def lattice(shape: tuple[int, ...], affine: np.ndarray, target: np.ndarray, tolerance: float = 0.01) -> Lattice | None:
     """Whether a grid's voxel centres are voxel centres of the target as well: permuted, flipped, shifted.
 
     Args:
@@ -101,13 +100,16 @@ def resample(
     from nilearn.image import resample_img
 
     source = nibabel.Nifti1Image(np.asarray(array, np.float32), affine)
-    moved = resample_img(
-        source,
-        target_affine=np.asarray(target, float),
-        target_shape=tuple(int(n) for n in shape[:3]),
-        interpolation=interpolation,
-        fill_value=0,
-        force_resample=True,
-        copy_header=False,
-    )
+    with warnings.catch_warnings():
+        # nilearn doubts that a mask is meant to be interpolated; a map that is mostly 0 looks like one
+        warnings.filterwarnings("ignore", message="Resampling binary images", category=UserWarning)
+        moved = resample_img(
+            source,
+            target_affine=np.asarray(target, float),
+            target_shape=tuple(int(n) for n in shape[:3]),
+            interpolation=interpolation,
+            fill_value=0,
+            force_resample=True,
+            copy_header=True,
+        )
     return np.asarray(moved.dataobj, np.float32)

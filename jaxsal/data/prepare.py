@@ -41,13 +41,11 @@ def prepare(
     if affine is None or len(shape) != 3:
         raise ValueError(
             f"The network expects images of shape {tuple(shape)} {'without' if affine is None else 'with'} "
-            f"a place in space, {volume.name} is a 3-D scan: a network whose record states a 3-D grid and its "
-            "affine is needed."
+            f"a place in space, {volume.name} is a 3-D scan: a network whose record states a 3-D grid and "
+            "its affine is needed."
         )
     if channels != 1:
-        raise ValueError(
-            f"The network expects {channels} channels, {volume.name} gives 1: stack them into x yourself."
-        )
+        raise ValueError(f"The network expects {channels} channels, {volume.name} gives 1: stack them into x yourself.")
     check_scan(volume)
     moved = volume.frame().resample(tuple(shape), np.asarray(affine, float), interpolation)
     if not moved.array.any():
@@ -112,9 +110,7 @@ def check_scan(volume: Volume) -> None:
         )
     bad = int((~np.isfinite(volume.array)).sum())
     if bad:
-        raise ValueError(
-            f"{volume.name} holds {bad} NaN or infinite voxels of {volume.array.size}: repair it first."
-        )
+        raise ValueError(f"{volume.name} holds {bad} NaN or infinite voxels of {volume.array.size}: repair it first.")
     low, high = float(volume.array.min()), float(volume.array.max())
     if low == high:
         raise ValueError(

@@ -65,9 +65,7 @@ def read_image(path: str | os.PathLike) -> RawImage:
     except (EOFError, OSError, zlib.error, ImageFileError) as error:
         raise ValueError(_damaged(path, error)) from error
     except HeaderDataError as error:
-        raise ValueError(
-            f"{path} has a header that makes no sense ({error}): write the image again."
-        ) from error
+        raise ValueError(f"{path} has a header that makes no sense ({error}): write the image again.") from error
     _check_finite(path, array)
     return RawImage(array, np.asarray(image.affine, dtype=float), image.header)
 
@@ -106,9 +104,7 @@ def _check_file(path: Path) -> None:
     zipped = start.startswith(_GZIP)
     if suffix in (".nii", ".mgh") and zipped:
         right = {".nii": ".nii.gz", ".mgh": ".mgz"}[suffix]
-        raise ValueError(
-            f"{path} is named {suffix} but is compressed with gzip: rename it to end in {right}."
-        )
+        raise ValueError(f"{path} is named {suffix} but is compressed with gzip: rename it to end in {right}.")
     if suffix in (".nii.gz", ".mgz") and not zipped:
         plain = {".nii.gz": ".nii", ".mgz": ".mgh"}[suffix]
         if start in _NIFTI or (suffix == ".mgz" and start == (1).to_bytes(4, "big")):

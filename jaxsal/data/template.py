@@ -7,14 +7,16 @@ import numpy as np
 from jaxsal.data.volume import Volume
 
 
-class Mask(NamedTuple):
-    """A set of voxels in space.
+class Template(NamedTuple):
+    """An average brain in space.
 
     Attributes:
-        inside: ``[*space]`` bool.
+        intensity: ``[*space]`` float32, 0 outside the brain.
+        inside: ``[*space]`` bool, where the brain is.
         affine: 4 x 4, voxel indices to RAS millimetres.
     """
 
+    intensity: np.ndarray
     inside: np.ndarray
     affine: np.ndarray
 
@@ -45,9 +47,19 @@ def default_image() -> Volume:
     return Volume(np.maximum(brain, 0), image.affine, header)
 
 
-def brain_template() -> Mask:
-    """Voxels of the MNI152 brain, on nilearn's 2 mm grid (99 x 117 x 95)."""
+def brain_template(margin: int = 20) -> Template:
+    """The MNI152 brain at 2 mm, within a margin of air.
+
+    Args:
+        margin: voxels added on each side, so that what lies outside the template's own box is seen too.
+
+    Returns:
+        Template of ``[99, 117, 95]`` voxels and twice the margin.
+    """
     from nilearn.datasets import load_mni152_brain_mask
 
     mask = load_mni152_brain_mask(resolution=2)
-    return Mask(np.asarray(mask.dataobj) > 0, np.asarray(mask.affine, dtype=float))
+    affine = np.array(mask.affine, dtype=float)
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, float(margin))
+    inside = np.pad(np.asarray(mask.dataobj) > 0, margin)
+    return Template(default_image().resample(inside.shape, affine).array * inside, inside, affine)

@@ -42,9 +42,7 @@ class Volume:
         if not isinstance(self.array, np.ndarray):
             object.__setattr__(self, "array", np.asarray(self.array))
         object.__setattr__(self, "affine", np.array(self.affine, dtype=float))
-        if not (np.issubdtype(self.array.dtype, np.number) or self.array.dtype == bool) or np.iscomplexobj(
-            self.array
-        ):
+        if not (np.issubdtype(self.array.dtype, np.number) or self.array.dtype == bool) or np.iscomplexobj(self.array):
             raise TypeError(f"{self.name} has dtype {self.array.dtype}, real numbers are needed.")
         if self.array.ndim not in (3, 4) or 0 in self.array.shape:
             raise ValueError(
@@ -144,9 +142,7 @@ class Volume:
         affine = self.affine @ nibabel.orientations.inv_ornt_aff(order, self.shape)
         return dataclasses.replace(self, array=np.ascontiguousarray(array), affine=affine)
 
-    def resample(
-        self, shape: tuple[int, ...], affine: np.ndarray, interpolation: Interpolation = "linear"
-    ) -> "Volume":
+    def resample(self, shape: tuple[int, ...], affine: np.ndarray, interpolation: Interpolation = "linear") -> "Volume":
         """The image on another grid, at the same place in millimetres.
 
         Where the grid's points are points of this one (permuted, flipped, cropped, padded), voxels are moved
@@ -159,9 +155,7 @@ class Volume:
             interpolation: ``"linear"``, ``"nearest"`` (labels) or ``"continuous"`` (cubic spline).
         """
         if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(
-                f"The target grid has the shape {tuple(shape)}, three positive numbers are needed."
-            )
+            raise ValueError(f"The target grid has the shape {tuple(shape)}, three positive numbers are needed.")
         affine = np.asarray(affine, dtype=float)
         _check_affine(affine, "The target grid")
         array = resample(self.array, self.affine, tuple(shape), affine, interpolation)
@@ -201,9 +195,7 @@ class Volume:
         from jaxsal.data.writing import nifti
 
         if suffix_of(path) not in (".nii", ".nii.gz"):
-            raise ValueError(
-                f"{path} has the file type {suffix_of(path) or '(none)'}; name it .nii or .nii.gz."
-            )
+            raise ValueError(f"{path} has the file type {suffix_of(path) or '(none)'}; name it .nii or .nii.gz.")
         image = nifti(self.array, self.affine, self.header, intent_name)
         return write_atomic(path, lambda temporary: image.to_filename(temporary), inputs=[self.source])
 
@@ -219,6 +211,6 @@ def _check_affine(affine: np.ndarray, name: str) -> None:
     if sizes[2] < 1e-6 * max(sizes[0], 1e-12) or not np.allclose(affine[3], (0, 0, 0, 1)):
         raise ValueError(
             f"{name} has the affine {affine.tolist()}, which cannot be inverted (an axis has no length or "
-            "two are parallel): its header is damaged; convert it again from the original, or copy the header "
-            "of a scan that it matches (fslcpgeom, or nibabel's set_sform)."
+            "two are parallel): its header is damaged; convert it again from the original, or copy the "
+            "header of a scan that it matches (fslcpgeom, or nibabel's set_sform)."
         )
