@@ -1,0 +1,67 @@
+"""What a reader must know about an explanation, in words."""
+
+import math
+from typing import NamedTuple
+
+from jaxsal.explanation.result import Explanation
+from jaxsal.optim import Status
+
+_FLIPPED = 0.1
+
+
+class Note(NamedTuple):
+    """A remark on one output.
+
+    Attributes:
+        output: its name.
+        text: one or two sentences.
+    """
+
+    output: str
+    text: str
+
+
+def notes(explanation: Explanation) -> tuple[Note, ...]:
+    """Remarks on the outputs whose maps should not be taken at face value."""
+    found = []
+    for row in explanation.table.to_dict("records"):
+        texts = _remarks(row)
+        if not math.isfinite(row["peak_x"]):
+            texts.append("The map is empty: the mask is the same everywhere, so no place stands out.")
+        found += [Note(row["output"], text) for text in texts]
+    return tuple(found)
+
+
+def _remarks(row: dict) -> list[str]:
+    status = Status[row["status"].upper()]
+    texts = []
+    if status is Status.UNEXPLAINED:
+        texts.append(
+            f"The mask recovers {share(row['recovered'])} of the prediction, less than half: "
+            "it does not explain this output. Do not interpret the map."
+        )
+    elif status is Status.UNINFORMATIVE:
+        texts.append(
+            "The prediction hardly differs from that without any features: there is nothing to explain. "
+            "Do not interpret the map."
+        )
+    elif status is Status.NOT_FINITE:
+        texts.append("The optimisation met a NaN or infinite value. Do not interpret the map.")
+    elif status is Status.MAX_STEPS:
+        texts.append("All steps were used up before the objective settled; allow more for a final map.")
+    if row["negative_energy"] > _FLIPPED:
+        texts.append(
+            f"{share(row['negative_energy'])} of the mask's energy is negative: it reaches the prediction with flipped "
+            "features, which explains little. Take the solver 'nonnegative' instead."
+        )
+    return texts
+
+
+def share(value: float) -> str:
+    """A share as a percentage, for people; what is not finite is 'n/a'.
+
+    Example:
+        >>> share(0.983), share(float("nan"))
+        ('98 %', 'n/a')
+    """
+    return f"{100 * value:.0f} %" if math.isfinite(value) else "n/a"

@@ -1,0 +1,169 @@
+"""The files of an explanation, each whole or not at all."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsal import __version__
+from jaxsal.data import Volume, bids_stem, write_atomic, write_text_atomic
+from jaxsal.data.files import refuse_overwrite
+from jaxsal.explanation.naming import Place, labels, place
+from jaxsal.explanation.notes import share
+from jaxsal.explanation.paging import page
+from jaxsal.explanation.provenance import run_record
+from jaxsal.explanation.result import Explanation
+from jaxsal.progress import Meter, silent
+from jaxsal.report import cuts_png, render
+
+_URL = "https://github.com/jaxsal/jaxsal"
+_COLUMNS = {
+    "output": "Name of the network's output",
+    "unit": "Of the prediction",
+    "prediction": "Of the whole network",
+    "sigma": "Standard deviation of the output over the training population, in its unit",
+    "masked_prediction": "Of the network when its features are masked",
+    "null_prediction": "Of the network when its features are all zero",
+    "recovered": "(masked - null) / (prediction - null); 1 for a mask that keeps all that matters",
+    "negative_energy": "Share of the mask's energy on negative values; above 0.1 the mask flips features",
+    "value": "Objective at the end",
+    "distance": "Term of the objective: |masked - prediction| / sigma",
+    "norm": "Term of the objective: departure from the mask's budget",
+    "smoothness": "Term of the objective: mean total variation",
+    "steps": "Updates of the mask",
+    "evaluations": "Of the network's tail with its gradient",
+    "status": "How the optimisation ended, or why the map should not be believed",
+    "seconds": "Share of the time that all masks took together, compilation included",
+    "peak_x": "Where the map is largest: millimetres to the right",
+    "peak_y": "Where the map is largest: millimetres to the front",
+    "peak_z": "Where the map is largest: millimetres upwards",
+}
+
+
+def describe_dataset(directory: str | os.PathLike) -> Path:
+    """Make the output folder and write its ``dataset_description.json``.
+
+    Raises:
+        NotADirectoryError: if the folder is a file.
+        FileExistsError: if the folder holds a data set that is not jaxsal's.
+    """
+    path = Path(directory) / "dataset_description.json"
+    if path.exists() and "jaxsal" not in _generators(path):
+        raise FileExistsError(
+            f"{path.parent} is the folder of another data set ({path.name} does not name jaxsal): "
+            f"write into a folder of its own, for example {path.parent / 'derivatives' / 'jaxsal'}."
+        )
+    return _write_json(
+        path,
+        {
+            "Name": "Saliency maps by jaxsal",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "jaxsal", "Version": __version__, "CodeURL": _URL}],
+        },
+    )
+
+
+def write(
+    explanation: Explanation,
+    directory: str | os.PathLike,
+    *,
+    stem: str | None = None,
+    one_file: bool = False,
+    inputs: Iterable[str | os.PathLike] = (),
+    command: str | None = None,
+    progress: Meter = silent,
+) -> tuple[Path, ...]:
+    """Write maps, pictures, table, run record and report; files of an earlier run are replaced one by one.
+
+    Args:
+        explanation: what to write.
+        directory: output folder, made when it does not exist.
+        stem: what the names begin with; None is the scan's file name.
+        one_file: one 4-D map with a list of its outputs instead of one 3-D map for each.
+        inputs: files that must not be overwritten, besides the scan itself.
+        command: for the record, the command line without folders.
+        progress: a meter from :mod:`jaxsal.progress`.
+
+    Returns:
+        The files written, the report last.
+
+    Raises:
+        NotADirectoryError: if the folder is a file.
+        FileExistsError: if the folder holds a data set that is not jaxsal's.
+        ValueError: if a file would overwrite an input.
+    """
+    directory = Path(directory)
+    own = () if explanation.volume.source is None else (explanation.volume.source,)
+    protected = (*inputs, *own)
+    where = place(bids_stem(explanation.name) if stem is None else stem)
+    written = [describe_dataset(directory)]
+    names, total = explanation.output_names, len(explanation.output_names)
+    pictures: list[bytes] = []
+    frames: list[np.ndarray] = []
+    for done, (name, label) in enumerate(zip(names, labels(names), strict=True)):
+        progress(done, total, f"writing {name}")
+        saliency = explanation.map(name)
+        if one_file:
+            frames.append(saliency.array)
+        else:
+            path = directory / where.file(f"{explanation.plan.method.name}.nii.gz", label)
+            written.append(_write_map(path, saliency, name, protected))
+        picture = cuts_png(explanation.volume, saliency, explanation.peak(name), _title(explanation, name))
+        pictures.append(picture)
+        path = directory / where.file(f"{explanation.plan.method.name}.png", label)
+        written.append(write_atomic(path, lambda file, picture=picture: file.write_bytes(picture), inputs=protected))
+    progress(total, total, "writing the report")
+    if one_file:
+        written += _write_frames(explanation, directory, where, frames, protected)
+    table = explanation.table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")
+    columns = {column: {"Description": _COLUMNS[column]} for column in explanation.table.columns}
+    record = run_record(explanation, command)
+    return (
+        *written,
+        write_text_atomic(directory / where.file("predictions.tsv"), table, inputs=protected),
+        _write_json(directory / where.file("predictions.json"), columns, protected),
+        _write_json(directory / where.file("run.json"), record, protected),
+        write_text_atomic(
+            directory / where.file("report.html"), render(page(explanation, record, pictures)), inputs=protected
+        ),
+    )
+
+
+def _title(explanation: Explanation, name: str) -> str:
+    row = explanation.table.set_index("output").loc[name]
+    unit = "" if row["unit"] == "1" else f" {row['unit']}"
+    return f"{name}: {row['prediction']:.4g}{unit} · {row['status']} · recovered {share(row['recovered'])}"
+
+
+def _write_map(path: Path, saliency: Volume, name: str, protected: tuple) -> Path:
+    refuse_overwrite(path, protected)
+    return saliency.save(path, intent_name=name)
+
+
+def _write_frames(
+    explanation: Explanation, directory: Path, where: Place, frames: list[np.ndarray], protected: tuple
+) -> list[Path]:
+    method = explanation.plan.method
+    saliency = dataclasses.replace(explanation.volume, array=np.stack(frames, axis=-1))
+    listing = {"Description": f"{method.title} saliency, one output in each frame", "Outputs": explanation.output_names}
+    return [
+        _write_map(directory / where.file(f"{method.name}.nii.gz"), saliency, method.title, protected),
+        _write_json(directory / where.file(f"{method.name}.json"), listing, protected),
+    ]
+
+
+def _write_json(path: Path, content: Any, protected: tuple = ()) -> Path:
+    return write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", inputs=protected)
+
+
+def _generators(path: Path) -> list[str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [str(item.get("Name")) for item in content.get("GeneratedBy", [])]
+    except (ValueError, AttributeError, TypeError):
+        return []

@@ -1,0 +1,90 @@
+"""Orthogonal cuts through a map on its scan."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsal.data import Volume
+
+# the map's colours are warm and bright at once, so that they differ from a grey scan for everyone; weak values fade
+_COLOURS = "autumn"
+_SIZE = (9.0, 3.9)  # inches
+
+
+def cuts_png(
+    scan: Volume, saliency: Volume, peak: Sequence[float] | None, title: str, dots_per_inch: int = 110
+) -> bytes:
+    """Three orthogonal cuts through a point, with a colour bar and left and right marked.
+
+    Args:
+        scan: background.
+        saliency: on any grid; its weak values are drawn transparent.
+        peak: where to cut, RAS millimetres; None, or a point outside the scan, is the largest value of the map, and
+            the middle of the scan for an empty map.
+        title: one line above.
+        dots_per_inch: of the picture.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # a figure of its own: pyplot's list of figures and its backend stay as they are
+    figure = Figure(figsize=_SIZE, dpi=dots_per_inch, facecolor="black")
+    FigureCanvasAgg(figure)
+    empty = not saliency.array.any()
+    if empty:
+        title = f"{title} · empty map"
+    size = min(12.0, 12.0 * 95 / max(len(title), 1))
+    figure.suptitle(title, color="white", fontsize=size, y=0.97)
+    point = peak if peak is not None and _inside(scan, peak) else _largest(scan if empty else saliency, middle=empty)
+    with warnings.catch_warnings():
+        # nilearn has opinions on images that hold few different values; none of them concerns the reader
+        warnings.simplefilter("ignore")
+        _draw(figure, scan, None if empty else saliency, point)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", facecolor="black", metadata={"Software": "jaxsal", "Title": title})
+    return buffer.getvalue()
+
+
+def _draw(figure: Any, scan: Volume, saliency: Volume | None, point: tuple[float, float, float]) -> None:
+    import nibabel
+    from nilearn import plotting
+
+    background = nibabel.Nifti1Image(np.asarray(scan.array, np.float32), scan.affine)
+    shared = {"cut_coords": point, "figure": figure, "axes": (0.01, 0.02, 0.97, 0.86), "black_bg": True}
+    if saliency is None:
+        plotting.plot_anat(background, colorbar=False, **shared)
+        return
+    overlay = nibabel.Nifti1Image(np.asarray(saliency.array, np.float32), saliency.affine)
+    strength = nibabel.Nifti1Image(np.abs(overlay.get_fdata(dtype=np.float32)), saliency.affine)
+    low, high = float(saliency.array.min()), float(np.abs(saliency.array).max())
+    plotting.plot_stat_map(
+        overlay,
+        bg_img=background,
+        cmap=_COLOURS if low >= 0 else "cold_hot",
+        vmin=0.0 if low >= 0 else -high,
+        vmax=high,
+        symmetric_cbar=low < 0,
+        threshold=None,
+        transparency=strength,
+        transparency_range=[0.0, high],
+        cbar_tick_format="%.2g",
+        **shared,
+    )
+
+
+def _inside(scan: Volume, point: Sequence[float]) -> bool:
+    voxel = (np.linalg.inv(scan.affine) @ [*point, 1.0])[:3]
+    return bool(((voxel > -0.5) & (voxel < np.array(scan.shape) - 0.5)).all())
+
+
+def _largest(volume: Volume, middle: bool) -> tuple[float, float, float]:
+    array = np.abs(volume.array)
+    voxel = [(n - 1) / 2 for n in volume.shape] if middle else np.unravel_index(int(array.argmax()), volume.shape)
+    x, y, z = (volume.affine @ [*voxel, 1.0])[:3]
+    return float(x), float(y), float(z)
