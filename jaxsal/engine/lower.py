@@ -1,10 +1,10 @@
-"""Make a network's 3-D convolutions fast on CPU, without touching the network.
+"""Make a network's 3-D convolutions and pools fast on CPU, without touching the network.
 
 XLA's CPU backend runs 3-D convolutions, and the input gradients of 2-D ones inside loops, many times
 slower than plain 2-D convolutions. A 3-D convolution is a sum of 2-D ones over the taps of the kernel's
 first axis; written so, and with the input gradient as a convolution with an explicitly flipped kernel, it
-runs at full speed both ways. GPU and TPU keep their native 3-D kernels: the choice is made when XLA lowers
-the program.
+runs at full speed both ways. Pools are reduced axis by axis. GPU and TPU keep their native operations: the
+choice is made when XLA lowers the program.
 """
 
 import functools
@@ -15,20 +15,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsal.engine.pool import max_pool, sum_pool
 from jaxsal.jaxpr import bind, inner, read, trace
 
 Pads = tuple[tuple[int, int], ...]
 
-_CHANNELS_LAST = (("NHWC", "HWIO", "NHWC"), ("NDHWC", "DHWIO", "NDHWC"))
+_POOLS = {"reduce_window_max": max_pool, "reduce_window_sum": sum_pool}
 # below this many input channels a 2-D convolution is too thin to be fast: the depth taps become channels
 _THIN = 8
 
 
 def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with its 3-D convolutions written for the platform that runs it.
+    """The same function with its 3-D convolutions and its pools written for the platform that runs it.
 
-    Plain convolutions (channel-last, one feature group, no dilation) of rank 3 are replaced, also inside
-    nested ``jit``; everything else, other convolutions included, is kept as it is.
+    Plain convolutions (channel-last, one feature group, no dilation) of rank 3 and undilated max and sum
+    pools of any rank are replaced, also inside nested ``jit``; everything else is kept as it is.
 
     Args:
         fn: any JAX function of pytrees, e.g. ``lambda model, x: model(x)``.
@@ -55,41 +56,56 @@ def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lowered
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads) -> jax.Array:
-    """A 3-D convolution, by depth taps on CPU and native elsewhere.
-
-    Args:
-        x: ``[b, d, h, w, c]``.
-        kernel: ``[kd, kh, kw, c, o]``.
-        strides: one per spatial axis.
-        padding: zeros before and after, per spatial axis.
-
-    Returns:
-        ``[b, d', h', w', o]``.
-    """
-    strides, padding = tuple(strides), tuple((int(lo), int(hi)) for lo, hi in padding)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _by_taps(x, kernel, strides, padding),
-        default=lambda x, kernel: _native(x, kernel, strides, padding),
-    )
-
-
 def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     for eqn in jaxpr.eqns:
-        body = inner(eqn)
-        if _is_plain_convolution(eqn):
-            x, kernel = (read(env, atom) for atom in eqn.invars)
-            out = [convolve(x, kernel, eqn.params["window_strides"], eqn.params["padding"])]
-        elif body is not None and _holds_plain_convolution(body[0]):
+        body, on_cpu = inner(eqn), _on_cpu(eqn)
+        if on_cpu is not None:
+            out = [_by_platform(jaxpr, eqn, on_cpu, [read(env, atom) for atom in eqn.invars])]
+        elif body is not None and _holds_target(body[0]):
             out = _run(*body, [read(env, atom) for atom in eqn.invars])
         else:
-            # calls without a convolution stay calls: relu inlined as a bare max would lose its gradient at 0
+            # other calls stay calls: relu inlined as a bare max would lose its gradient at 0
             out = bind(jaxpr, eqn, env)
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(env, atom) for atom in jaxpr.outvars]
+
+
+def _by_platform(jaxpr: Any, eqn: Any, on_cpu: Callable[..., jax.Array], operands: list[Any]) -> jax.Array:
+    def native(*operands: Any) -> jax.Array:
+        return bind(jaxpr, eqn, dict(zip(eqn.invars, operands, strict=True)))[0]
+
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=native)
+
+
+def _on_cpu(eqn: Any) -> Callable[..., jax.Array] | None:
+    """What replaces an operation on CPU, or None to keep it."""
+    p = eqn.params
+    if _is_plain_convolution(eqn):
+        strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
+        return lambda x, kernel: _by_taps(x, kernel, strides, padding)
+    if _is_plain_pool(eqn):
+        pool = _POOLS[eqn.primitive.name]
+        return lambda x: pool(x, p["window_dimensions"], p["window_strides"], p["padding"])
+    return None
+
+
+def _holds_target(jaxpr: Any) -> bool:
+    for eqn in jaxpr.eqns:
+        body = inner(eqn)
+        if _on_cpu(eqn) is not None or (body is not None and _holds_target(body[0])):
+            return True
+    return False
+
+
+def _is_plain_pool(eqn: Any) -> bool:
+    p = eqn.params
+    return (
+        eqn.primitive.name in _POOLS
+        and set(p["base_dilation"]) == set(p["window_dilation"]) == {1}
+        and min(min(pair) for pair in p["padding"]) >= 0
+        and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.floating)
+    )
 
 
 def _is_plain_convolution(eqn: Any) -> bool:
@@ -110,18 +126,6 @@ def _is_plain_convolution(eqn: Any) -> bool:
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
         and min(min(pair) for pair in p["padding"]) >= 0
     )
-
-
-def _holds_plain_convolution(jaxpr: Any) -> bool:
-    for eqn in jaxpr.eqns:
-        body = inner(eqn)
-        if _is_plain_convolution(eqn) or (body is not None and _holds_plain_convolution(body[0])):
-            return True
-    return False
-
-
-def _native(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_CHANNELS_LAST[len(strides) - 2])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -169,7 +173,9 @@ def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads
         kernel = jnp.moveaxis(kernel, 0, 2).reshape(1, *kernel.shape[1:3], -1, kernel.shape[-1])
     b = x.shape[0]
     planes = [
-        _native(slab.reshape(b * depth, *slab.shape[2:]), tap, in_plane, tuple(pads))
+        lax.conv_general_dilated(
+            slab.reshape(b * depth, *slab.shape[2:]), tap, in_plane, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         for slab, tap in zip(slabs, kernel, strict=True)
     ]
     total = functools.reduce(jnp.add, planes)

@@ -58,6 +58,42 @@ def test_values_and_both_gradients_are_those_of_the_convolution(x64, size, strid
     chex.assert_trees_all_close(lowered_back(g), back(g), rtol=1e-10, atol=1e-10)
 
 
+POOLS = [(2, 2, "VALID"), (3, 2, "VALID"), (3, 1, "SAME"), (2, 3, "VALID"), (4, 2, "SAME")]
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+@pytest.mark.parametrize(("operation", "start"), [(lax.max, -jnp.inf), (lax.add, 0.0)])
+def test_pools_and_their_gradients_are_those_of_reduce_window(window, stride, padding, operation, start):
+    def plain(x):
+        sizes, strides = ((1, *(n,) * 3, 1) for n in (window, stride))
+        return lax.reduce_window(x, start, operation, sizes, strides, padding)
+
+    # small whole numbers: many equal maxima, of which the first takes all
+    x = jax.random.randint(jax.random.key(0), (2, 9, 8, 11, 3), 0, 3).astype(jnp.float32)
+    expected, back = jax.vjp(plain, x)
+    found, lowered_back = jax.vjp(jax.jit(lower(plain)), x)
+    assert (found == expected).all()
+    g = jax.random.randint(jax.random.key(1), expected.shape, -5, 5).astype(jnp.float32)
+    assert (lowered_back(g)[0] == back(g)[0]).all()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2)])
+@pytest.mark.parametrize("activation", [lambda y: y, lambda y: jax.nn.relu(y + 1)])
+def test_compiled_is_uncompiled_for_a_convolution_and_a_pool(batch, window, stride, activation):
+    # jaxlib 0.10.2 miscompiles elementwise -> reshape to a batch of 1 -> reduce_window on CPU
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 3, 8, 16))
+    x = jax.random.normal(jax.random.key(1), (batch, 12, 14, 13, 8))
+
+    def block(x):
+        y = activation(convolution((1, 1, 1), "VALID")(x, kernel))
+        return lax.reduce_window(y, -jnp.inf, lax.max, (1, *(window,) * 3, 1), (1, *(stride,) * 3, 1), "VALID")
+
+    expected = block(x)
+    chex.assert_trees_all_close(jax.jit(lower(block))(x), expected, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(jax.jit(jax.vmap(lower(block)))(x[:, None])[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_on_cpu_no_3d_convolution_is_left():
     x, kernel = jnp.ones((1, 8, 8, 8, 2)), jnp.ones((3, 3, 3, 2, 2))
     text = jax.jit(lower(convolution((1, 1, 1), "SAME"))).lower(x, kernel).compile().as_text()
