@@ -44,7 +44,9 @@ def foreground(array: np.ndarray) -> np.ndarray:
 
 
 def solid_foreground(volume: Volume, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """The scan's foreground on a grid: its largest piece, holes filled.
+    """The scan's foreground on a grid: its large pieces, holes filled.
+
+    Small pieces are noise in the air or eyes; of a head, the scalp may well be a piece of its own.
 
     Args:
         volume: 3-D scan.
@@ -55,7 +57,7 @@ def solid_foreground(volume: Volume, shape: tuple[int, ...], affine: np.ndarray)
         ``[*shape]`` bool.
     """
     shown = volume.like(foreground(volume.array).astype(np.float32)).resample(shape, affine).array > 0.5
-    return np.asarray(ndimage.binary_fill_holes(_largest(shown))) if shown.any() else shown
+    return np.asarray(ndimage.binary_fill_holes(_pieces(shown, 0.05))) if shown.any() else shown
 
 
 def outside_share(intensity: np.ndarray, shown: np.ndarray) -> float:
@@ -93,12 +95,25 @@ def _bright(intensity: np.ndarray, shown: np.ndarray, level: float) -> np.ndarra
 
 
 def _part(bright: np.ndarray, erosion: float) -> np.ndarray:
-    core = _distance_inside(np.pad(bright, 1))[1:-1, 1:-1, 1:-1] > erosion
-    if not core.any():
-        return core
-    grown = np.pad(_distance_inside(~_largest(core)) <= erosion + 1, 10)
-    closed = ndimage.binary_closing(grown, iterations=4)[10:-10, 10:-10, 10:-10]
-    return np.asarray(ndimage.binary_fill_holes(closed))
+    # room for growing and closing, whatever the brain touches
+    padded = np.pad(bright, 10)
+    part = np.zeros_like(padded)
+    around = bounding_box(padded, 1)
+    core = _distance_inside(padded[around]) > erosion
+    if core.any():
+        part[around] = _pieces(core, 1.0)
+        around = bounding_box(part, 10)
+        grown = _distance_inside(~part[around]) <= erosion + 1
+        part[around] = ndimage.binary_fill_holes(ndimage.binary_closing(grown, iterations=4))
+    return part[10:-10, 10:-10, 10:-10]
+
+
+def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """The part of the grid that holds the mask, and a margin."""
+    along = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not along[0].size:
+        return (slice(None),) * 3
+    return tuple(slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in along)
 
 
 def _distance_inside(mask: np.ndarray) -> np.ndarray:
@@ -106,10 +121,13 @@ def _distance_inside(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.distance_transform_edt(mask))
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
+def _pieces(mask: np.ndarray, share: float) -> np.ndarray:
+    """Connected pieces of at least this share of the largest one."""
     pieces = np.empty(mask.shape, np.int32)
     ndimage.label(mask, output=pieces)
-    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (sizes >= share * sizes.max())[pieces] & mask
 
 
 def _faces(array: np.ndarray) -> np.ndarray:

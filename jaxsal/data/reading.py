@@ -1,22 +1,23 @@
 """Reading one image file, with an answer to everything that is often wrong with one."""
 
+import contextlib
+import gzip
 import os
 import warnings
-import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh")
+_UNZIPPED = {".nii": ".nii", ".nii.gz": ".nii", ".mgh": ".mgh", ".mgz": ".mgh"}
 _GZIP = b"\x1f\x8b"
-# the size of the header, 348 bytes for NIfTI-1 and 540 for NIfTI-2, in either byte order
-_NIFTI = (
-    (348).to_bytes(4, "little"),
-    (348).to_bytes(4, "big"),
-    (540).to_bytes(4, "little"),
-    (540).to_bytes(4, "big"),
-)
+# first four bytes: the header's size, 348 in NIfTI-1 and 540 in NIfTI-2, in either byte order; MGH's version
+_SIGNATURES = {
+    ".nii": tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")),
+    ".mgh": ((1).to_bytes(4, "big"),),
+}
 
 
 class RawImage(NamedTuple):
@@ -48,26 +49,45 @@ def read_image(path: str | os.PathLike) -> RawImage:
         ValueError: if it is of another format, mislabelled, truncated, not real-valued, not 3-D or 4-D, or
             holds NaN or infinite voxels.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.imageglobals import LoggingOutputSuppressor
-    from nibabel.spatialimages import HeaderDataError
-
     path = Path(path)
     _check_file(path)
-    try:
-        # nibabel reports doubtful headers through its own logger; what matters of them is checked below
-        with LoggingOutputSuppressor(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image: Any = nibabel.load(path)
-            _check_kind(path, image)
-            array = np.asarray(image.dataobj, dtype=np.float32)
-    except (EOFError, OSError, zlib.error, ImageFileError) as error:
-        raise ValueError(_damaged(path, error)) from error
-    except HeaderDataError as error:
-        raise ValueError(f"{path} has a header that makes no sense ({error}): write the image again.") from error
+    # nibabel reports doubtful headers through its own logger and warnings; what matters of them is checked below
+    with _quiet():
+        image = _whole(path, lambda: _nibabel_load(path))
+        _check_kind(path, image)
+        array = _whole(path, lambda: np.asarray(image.dataobj, dtype=np.float32))
+    affine = np.asarray(image.affine, dtype=float)
+    check_affine(affine, str(path))
     _check_finite(path, array)
-    return RawImage(array, np.asarray(image.affine, dtype=float), image.header)
+    return RawImage(array, affine, image.header)
+
+
+def _nibabel_load(path: Path) -> Any:
+    import nibabel
+
+    return nibabel.load(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
+    with LoggingOutputSuppressor(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _whole(path: Path, read: Callable[[], Any]) -> Any:
+    """What is read, or a ValueError: a damaged file may raise anything."""
+    try:
+        return read()
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read, it is truncated or damaged ({path.stat().st_size} bytes on disk; "
+            f"{type(error).__name__}: {' '.join(str(error).split())}). Copy, download or write it again."
+        ) from error
 
 
 def suffix_of(path: str | os.PathLike) -> str:
@@ -98,25 +118,45 @@ def _check_file(path: Path) -> None:
             "2-D pictures (PNG, JPEG) are not read yet."
         )
     with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
+        zipped = file.read(2) == _GZIP
+    if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): copy or download it again.")
-    zipped = start.startswith(_GZIP)
-    if suffix in (".nii", ".mgh") and zipped:
-        right = {".nii": ".nii.gz", ".mgh": ".mgz"}[suffix]
-        raise ValueError(f"{path} is named {suffix} but is compressed with gzip: rename it to end in {right}.")
-    if suffix in (".nii.gz", ".mgz") and not zipped:
-        plain = {".nii.gz": ".nii", ".mgz": ".mgh"}[suffix]
-        if start in _NIFTI or (suffix == ".mgz" and start == (1).to_bytes(4, "big")):
-            raise ValueError(f"{path} is named {suffix} but is not compressed: rename it to end in {plain}.")
+    start = _whole(path, lambda: _first_bytes(path, zipped))
+    if start not in _SIGNATURES[_UNZIPPED[suffix]]:
         raise ValueError(
-            f"{path} is named {suffix} but is no image: it starts with {start!r}, gzip data were expected. "
-            "It may be a text file, an error page saved by a download, or a link of a version control system."
+            f"{path} is named {suffix} but is no such image: its content starts with {start!r}. It may be a text "
+            "file, an error page saved by a download, or a link left by a version control system."
         )
-    if suffix == ".nii" and start not in _NIFTI:
+    if zipped != (suffix in (".nii.gz", ".mgz")):
+        right = next(s for s, plain in _UNZIPPED.items() if plain == _UNZIPPED[suffix] and s != suffix)
         raise ValueError(
-            f"{path} is named .nii but is no NIfTI image: it starts with {start!r}. "
-            "Check what it is, or convert it to NIfTI."
+            f"{path} is named {suffix} but is {'' if zipped else 'not '}compressed with gzip: "
+            f"rename it to end in {right}."
+        )
+
+
+def _first_bytes(path: Path, zipped: bool) -> bytes:
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        return file.read(4)
+
+
+def check_affine(affine: np.ndarray, name: str) -> None:
+    """Refuse an affine that is not 4 x 4, finite and invertible.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ValueError(
+            f"{name} has the affine {affine.tolist()}, 4 x 4 finite numbers are needed: its header is damaged; "
+            "convert it again from the original, or copy the header of a scan that it matches."
+        )
+    sizes = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    if sizes[2] < 1e-6 * max(sizes[0], 1e-12) or not np.allclose(affine[3], (0, 0, 0, 1)):
+        raise ValueError(
+            f"{name} has the affine {affine.tolist()}, which cannot be inverted (an axis has no length, or two "
+            "are parallel): its header is damaged; convert it again from the original, or copy the header of a "
+            "scan that it matches (fslcpgeom, or nibabel's set_sform)."
         )
 
 
@@ -147,10 +187,3 @@ def _check_finite(path: Path, array: np.ndarray) -> None:
             f"{path} holds {bad} NaN or infinite voxels of {array.size}: repair it first, for example set "
             "them to 0 with nilearn.image.math_img('np.nan_to_num(img)', img=...) or fslmaths IN -nan OUT."
         )
-
-
-def _damaged(path: Path, error: BaseException) -> str:
-    return (
-        f"{path} cannot be read, it is truncated or damaged ({path.stat().st_size} bytes on disk; "
-        f"{type(error).__name__}: {' '.join(str(error).split())}). Copy, download or write it again."
-    )

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsal.data.brain import brain_candidates, outside_share, solid_foreground
+from jaxsal.data.brain import bounding_box, brain_candidates, outside_share, solid_foreground
 from jaxsal.data.prepare import check_scan
 from jaxsal.data.template import Template, brain_template
 from jaxsal.data.volume import Volume
@@ -156,9 +156,10 @@ def _difference(brain: np.ndarray, template: Template) -> str:
 
 
 def _correlation(intensity: np.ndarray, brain: np.ndarray, template: Template) -> float:
-    both = brain & template.inside
-    scan = _structures(intensity, brain)[both]
-    mean = _structures(template.intensity, template.inside)[both]
+    box = bounding_box(template.inside, 0)
+    both = (brain & template.inside)[box]
+    scan = _structures(intensity[box], brain[box])[both]
+    mean = _structures(template.intensity[box], template.inside[box])[both]
     return float(abs(np.corrcoef(scan, mean)[0, 1])) if scan.std() > 0 else 0.0
 
 

@@ -1,5 +1,6 @@
 """The MNI152 brain that nilearn carries: no download, no network connection."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,7 @@ def default_image() -> Volume:
     return Volume(np.maximum(brain, 0), image.affine, header)
 
 
+@functools.cache
 def brain_template(margin: int = 20) -> Template:
     """The MNI152 brain at 2 mm, within a margin of air.
 
@@ -62,4 +64,7 @@ def brain_template(margin: int = 20) -> Template:
     affine = np.array(mask.affine, dtype=float)
     affine[:3, 3] -= affine[:3, :3] @ np.full(3, float(margin))
     inside = np.pad(np.asarray(mask.dataobj) > 0, margin)
-    return Template(default_image().resample(inside.shape, affine).array * inside, inside, affine)
+    template = Template(default_image().resample(inside.shape, affine).array * inside, inside, affine)
+    for array in template:
+        array.flags.writeable = False  # it is kept for the next scan
+    return template

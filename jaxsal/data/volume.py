@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsal.data.files import write_atomic
 from jaxsal.data.grid import Interpolation, Lattice, lattice, resample
-from jaxsal.data.reading import read_image, suffix_of
+from jaxsal.data.reading import check_affine, read_image, suffix_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Volume:
                 f"{self.name} has shape {self.array.shape}, [x, y, z] or [x, y, z, t] is needed: "
                 "index or squeeze the array first."
             )
-        _check_affine(self.affine, self.name)
+        check_affine(self.affine, self.name)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Volume":
@@ -68,7 +68,6 @@ class Volume:
                 message says why and how to mend it.
         """
         raw = read_image(path)
-        _check_affine(raw.affine, str(path))
         return cls(raw.array, raw.affine, raw.header.copy(), Path(path))
 
     @property
@@ -157,7 +156,7 @@ class Volume:
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"The target grid has the shape {tuple(shape)}, three positive numbers are needed.")
         affine = np.asarray(affine, dtype=float)
-        _check_affine(affine, "The target grid")
+        check_affine(affine, "The target grid")
         array = resample(self.array, self.affine, tuple(shape), affine, interpolation)
         return dataclasses.replace(self, array=array, affine=affine)
 
@@ -198,19 +197,3 @@ class Volume:
             raise ValueError(f"{path} has the file type {suffix_of(path) or '(none)'}; name it .nii or .nii.gz.")
         image = nifti(self.array, self.affine, self.header, intent_name)
         return write_atomic(path, lambda temporary: image.to_filename(temporary), inputs=[self.source])
-
-
-def _check_affine(affine: np.ndarray, name: str) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ValueError(
-            f"{name} has the affine {affine.tolist()}, 4 x 4 finite numbers are needed: "
-            "its header is damaged; convert it again from the original, or copy the header of a scan "
-            "that it matches."
-        )
-    sizes = np.linalg.svd(affine[:3, :3], compute_uv=False)
-    if sizes[2] < 1e-6 * max(sizes[0], 1e-12) or not np.allclose(affine[3], (0, 0, 0, 1)):
-        raise ValueError(
-            f"{name} has the affine {affine.tolist()}, which cannot be inverted (an axis has no length or "
-            "two are parallel): its header is damaged; convert it again from the original, or copy the "
-            "header of a scan that it matches (fslcpgeom, or nibabel's set_sform)."
-        )
