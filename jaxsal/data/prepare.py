@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxsal.data.coarsen import onto_grid
 from jaxsal.data.grid import Interpolation
 from jaxsal.data.volume import Volume
 
@@ -21,6 +22,9 @@ def prepare(
     interpolation: Interpolation = "linear",
 ) -> np.ndarray:
     """The image batch of one scan, on the network's grid and with its intensity scaling.
+
+    A scan that is finer than the grid is averaged down (:func:`jaxsal.data.coarsen.onto_grid`), one on the same
+    points is moved without a change, others are interpolated.
 
     Args:
         volume: the scan, 3-D or 4-D with one frame.
@@ -47,7 +51,7 @@ def prepare(
     if channels != 1:
         raise ValueError(f"The network expects {channels} channels, {volume.name} gives 1: stack them into x yourself.")
     check_scan(volume)
-    moved = volume.frame().resample(tuple(shape), np.asarray(affine, float), interpolation)
+    moved = onto_grid(volume.frame(), tuple(shape), np.asarray(affine, float), interpolation)
     if not moved.array.any():
         raise ValueError(
             f"Nothing of {volume.name} lies in the network's field of view ({tuple(shape)} voxels): its "
