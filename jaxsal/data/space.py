@@ -4,7 +4,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsal.data.brain import bounding_box, brain_candidates, outside_share, solid_foreground
 from jaxsal.data.prepare import check_scan
 from jaxsal.data.template import Template, brain_template
 from jaxsal.data.volume import Volume
@@ -75,6 +74,9 @@ def check_space(volume: Volume, space: Space, skull_stripped: bool = False) -> S
             below .85 or its correlation below .6; the message says how to mend it.
         ValueError: if it is no plausible scan.
     """
+    # scipy.ndimage takes a quarter of a second to import, too long for --help
+    from jaxsal.data.brain import brain_candidates, outside_share, solid_foreground
+
     if space not in ("MNI152", "native"):
         raise ValueError(f"The space {space!r} is not known: MNI152 or native.")
     check_scan(volume)
@@ -156,6 +158,8 @@ def _difference(brain: np.ndarray, template: Template) -> str:
 
 
 def _correlation(intensity: np.ndarray, brain: np.ndarray, template: Template) -> float:
+    from jaxsal.data.brain import bounding_box
+
     box = bounding_box(template.inside, 0)
     both = (brain & template.inside)[box]
     scan = _structures(intensity[box], brain[box])[both]
