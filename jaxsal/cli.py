@@ -45,7 +45,8 @@ def main() -> None:
 @app.callback()
 def _app(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=lambda on: _version(on), is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=lambda on: _version(on), is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -54,9 +55,7 @@ def _app(
 @app.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Scans: .nii, .nii.gz, .mgz, .mgh.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a shipped network, or a path.")
-    ],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a shipped network, or a path.")],
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to explain.")] = "smocam",
     outputs: Annotated[
         str, typer.Option("--outputs", metavar="NAME,...|all", help="Outputs of the network to explain.")
@@ -159,10 +158,12 @@ def _explain_one(
     inputs: Sequence[Path],
     command: str,
 ) -> None:
+    from rich.markup import escape
+
     from jaxsal.explanation import run, write
     from jaxsal.progress import bar
 
-    with bar(name) as meter, warnings.catch_warnings():
+    with bar(escape(name)) as meter, warnings.catch_warnings():
         # what the method warns of stands in the notes below and in the report, output by output
         warnings.filterwarnings("ignore", message=".*of their energy on negative values", category=UserWarning)
         explanation = run(plan, image, name=name, progress=meter)
@@ -174,22 +175,25 @@ def _explain_one(
 
 def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
     """The short table, the remarks, and where the files are."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from jaxsal.explanation.notes import notes, share
+    from jaxsal.explanation.notes import grouped, notes, quantity, share
 
-    table = Table(title=Text(f"{explanation.name} by {explanation.record.name}"), title_justify="left")
-    for column, side in zip(("output", "prediction", "unit", "recovered", "steps", "status", "seconds"), "lrlrrlr", strict=True):
-        table.add_column(column, justify="right" if side == "r" else "left", overflow="fold")
+    title = Text(f"{explanation.name} by {explanation.record.name}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("output", "prediction", "unit", "recovered", "steps", "status", "seconds"):
+        left = column in ("output", "unit", "status")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     for row in explanation.table.to_dict("records"):
-        numbers = (f"{row['prediction']:.4g}", row["unit"], share(row["recovered"]), str(row["steps"]))
+        numbers = (quantity(row["prediction"]), row["unit"], share(row["recovered"]), str(row["steps"]))
         cells = (row["output"], *numbers, row["status"], f"{row['seconds']:.1f}")
         table.add_row(*map(Text, cells))
     Console().print(table)
-    for note in notes(explanation):
-        typer.echo(f"{note.output}: {note.text}")
+    for outputs, text in grouped(notes(explanation)):
+        typer.echo(f"{', '.join(outputs)}: {text}")
     typer.echo("\nWritten:")
     for file in files:
         typer.echo(f"  {file}")

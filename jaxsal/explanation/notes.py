@@ -1,6 +1,7 @@
 """What a reader must know about an explanation, in words."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxsal.explanation.result import Explanation
@@ -47,14 +48,32 @@ def _remarks(row: dict) -> list[str]:
         )
     elif status is Status.NOT_FINITE:
         texts.append("The optimisation met a NaN or infinite value. Do not interpret the map.")
-    elif status is Status.MAX_STEPS:
-        texts.append("All steps were used up before the objective settled; allow more for a final map.")
     if row["negative_energy"] > _FLIPPED:
         texts.append(
             f"{share(row['negative_energy'])} of the mask's energy is negative: it reaches the prediction with flipped "
             "features, which explains little. Take the solver 'nonnegative' instead."
         )
     return texts
+
+
+def quantity(value: float, unit: str = "1") -> str:
+    """A number with four significant digits and its unit, for people.
+
+    Example:
+        >>> quantity(25613.2, "mm^3"), quantity(0.012345), quantity(float("nan"))
+        ('25613 mm³', '0.01234', 'n/a')
+    """
+    if not math.isfinite(value):
+        return "n/a"
+    # large numbers keep all their digits: 25613, not 2.561e+04
+    text = f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+    return text if unit == "1" else f"{text} {unit.replace('^3', '³').replace('^2', '²')}"
+
+
+def grouped(found: Sequence[Note]) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """Remarks with the outputs that they are about: each text once."""
+    texts = dict.fromkeys(note.text for note in found)
+    return tuple((tuple(note.output for note in found if note.text == text), text) for text in texts)
 
 
 def share(value: float) -> str:

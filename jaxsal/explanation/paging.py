@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsal.explanation.notes import notes, share
+from jaxsal.explanation.notes import grouped, notes, quantity, share
 from jaxsal.explanation.result import Explanation
 from jaxsal.optim import Status
 from jaxsal.report import Finding, Page
@@ -23,9 +23,9 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         _finding(explanation, row, picture, [note.text for note in remarks if note.output == row["output"]])
         for row, picture in zip(explanation.table.to_dict("records"), pictures, strict=True)
     )
-    masks = " × ".join(map(str, explanation.result.mask.shape[2:]))
-    steps = " × ".join(f"{size:.3g}" for size in explanation.volume.zooms)
-    shape = " × ".join(map(str, explanation.volume.shape))
+    masks = " x ".join(map(str, explanation.result.mask.shape[2:]))
+    steps = " x ".join(f"{size:.3g}" for size in explanation.volume.zooms)
+    shape = " x ".join(map(str, explanation.volume.shape))
     facts = (
         ("Scan", f"{explanation.name}, {shape} voxels of {steps} mm, axes {''.join(explanation.volume.axcodes)}"),
         ("Network", f"{record.name} ({record.architecture}, {len(record.outputs)} outputs)"),
@@ -43,6 +43,7 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         title=f"{plan.method.title} of {explanation.name}",
         facts=facts,
         findings=findings,
+        warnings=grouped(remarks),
         reading=(plan.method.reading, *_READING, *_units(explanation)),
         caveats=record.description,
         credits=(plan.method.citation, *credits),
@@ -78,14 +79,13 @@ def _space(explanation: Explanation) -> str:
 
 def _finding(explanation: Explanation, row: dict, picture: bytes, remarks: list[str]) -> Finding:
     output = explanation.record.outputs[explanation.record.output_index(row["output"])]
-    unit = "" if row["unit"] == "1" else row["unit"]
     peak = explanation.peak(row["output"])
     place = "the map is empty" if peak is None else "peak at x={:.0f}, y={:.0f}, z={:.0f} mm".format(*peak)
     return Finding(
         name=row["output"],
         structure=output.structure,
-        prediction=f"{row['prediction']:.4g} {unit}".strip(),
-        masked=f"{row['masked_prediction']:.4g} {unit}".strip(),
+        prediction=quantity(row["prediction"], row["unit"]),
+        masked=quantity(row["masked_prediction"], row["unit"]),
         recovered=share(row["recovered"]),
         steps=int(row["steps"]),
         status=row["status"].replace("_", " "),

@@ -13,7 +13,7 @@ from jaxsal import __version__
 from jaxsal.data import Volume, bids_stem, write_atomic, write_text_atomic
 from jaxsal.data.files import refuse_overwrite
 from jaxsal.explanation.naming import Place, labels, place
-from jaxsal.explanation.notes import share
+from jaxsal.explanation.notes import quantity, share
 from jaxsal.explanation.paging import page
 from jaxsal.explanation.provenance import run_record
 from jaxsal.explanation.result import Explanation
@@ -106,7 +106,7 @@ def write(
     pictures: list[bytes] = []
     frames: list[np.ndarray] = []
     for done, (name, label) in enumerate(zip(names, labels(names), strict=True)):
-        progress(done, total, f"writing {name}")
+        progress(done, total, "writing maps and pictures")
         saliency = explanation.map(name)
         if one_file:
             frames.append(saliency.array)
@@ -136,8 +136,8 @@ def write(
 
 def _title(explanation: Explanation, name: str) -> str:
     row = explanation.table.set_index("output").loc[name]
-    unit = "" if row["unit"] == "1" else f" {row['unit']}"
-    return f"{name}: {row['prediction']:.4g}{unit} · {row['status']} · recovered {share(row['recovered'])}"
+    status = row["status"].replace("_", " ")
+    return f"{name}: {quantity(row['prediction'], row['unit'])} · {status} · recovered {share(row['recovered'])}"
 
 
 def _write_map(path: Path, saliency: Volume, name: str, protected: tuple) -> Path:

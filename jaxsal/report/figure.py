@@ -15,7 +15,7 @@ _SIZE = (9.0, 3.9)  # inches
 
 
 def cuts_png(
-    scan: Volume, saliency: Volume, peak: Sequence[float] | None, title: str, dots_per_inch: int = 110
+    scan: Volume, saliency: Volume, peak: tuple[float, float, float] | None, title: str, dots_per_inch: int = 110
 ) -> bytes:
     """Three orthogonal cuts through a point, with a colour bar and left and right marked.
 
@@ -60,13 +60,14 @@ def _draw(figure: Any, scan: Volume, saliency: Volume | None, point: tuple[float
     if saliency is None:
         plotting.plot_anat(background, colorbar=False, **shared)
         return
+    saliency = _cropped(saliency)
     overlay = nibabel.Nifti1Image(np.asarray(saliency.array, np.float32), saliency.affine)
     strength = nibabel.Nifti1Image(np.abs(overlay.get_fdata(dtype=np.float32)), saliency.affine)
     low, high = float(saliency.array.min()), float(np.abs(saliency.array).max())
     plotting.plot_stat_map(
         overlay,
         bg_img=background,
-        cmap=_COLOURS if low >= 0 else "cold_hot",
+        cmap=_COLOURS if low >= 0 else "RdBu_r",
         vmin=0.0 if low >= 0 else -high,
         vmax=high,
         symmetric_cbar=low < 0,
@@ -76,6 +77,15 @@ def _draw(figure: Any, scan: Volume, saliency: Volume | None, point: tuple[float
         cbar_tick_format="%.2g",
         **shared,
     )
+
+
+def _cropped(saliency: Volume) -> Volume:
+    """Without the empty margins, which would make the brain small in the picture."""
+    found = np.argwhere(saliency.array)
+    low, high = np.maximum(found.min(axis=0) - 1, 0), found.max(axis=0) + 2
+    affine = saliency.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    return Volume(saliency.array[tuple(map(slice, low, high))], affine)
 
 
 def _inside(scan: Volume, point: Sequence[float]) -> bool:

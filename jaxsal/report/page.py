@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from jaxsal import __version__
 
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
 
 class Finding(NamedTuple):
     """What the report says about one output.
@@ -46,6 +48,7 @@ class Page(NamedTuple):
         title: of the page.
         facts: label and value, about the scan, the network and the run.
         findings: one for each output.
+        warnings: names of the outputs that a text is about, and the text.
         reading: how to read the maps, one paragraph each.
         caveats: what the network was trained on and where it fails.
         credits: papers, data and licences.
@@ -54,6 +57,7 @@ class Page(NamedTuple):
     title: str
     facts: tuple[tuple[str, str], ...]
     findings: tuple[Finding, ...]
+    warnings: tuple[tuple[tuple[str, ...], str], ...]
     reading: tuple[str, ...]
     caveats: str
     credits: tuple[str, ...]
@@ -74,7 +78,7 @@ def render(page: Page) -> str:
             f"<header><h1>{escape(page.title)}</h1>\n{_facts(page.facts)}</header>",
             "<main>",
             _section("predictions", "Predictions", _table(page.findings)),
-            _section("warnings", "Warnings", _warnings(page.findings)),
+            _section("warnings", "Warnings", _warnings(page.warnings)),
             _section("reading", "How to read the maps", _paragraphs(page.reading)),
             _section("maps", "Maps", "\n".join(map(_figure, enumerate(page.findings, start=1)))),
             _section("network", "About the network", _paragraphs(_blocks(page.caveats))),
@@ -85,6 +89,8 @@ def render(page: Page) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # no browser will load anything from elsewhere, whatever a record's text holds
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
@@ -118,8 +124,8 @@ def _table(findings: Iterable[Finding]) -> str:
     )
 
 
-def _warnings(findings: Iterable[Finding]) -> str:
-    items = [f"<li><strong>{escape(f.name)}</strong>: {escape(text)}</li>" for f in findings for text in f.remarks]
+def _warnings(warnings: Iterable[tuple[tuple[str, ...], str]]) -> str:
+    items = [f"<li><strong>{escape(', '.join(names))}</strong>: {escape(text)}</li>" for names, text in warnings]
     return "<ul>\n" + "\n".join(items) + "\n</ul>" if items else "<p>None.</p>"
 
 

@@ -1,0 +1,116 @@
+import jax
+import numpy as np
+import pytest
+
+import jaxsal
+from jaxsal.data import Volume
+from jaxsal.explanation import plan, run
+from jaxsal.explanation.notes import grouped, notes
+from jaxsal.masks import smocam
+from jaxsal.splitting import split
+
+from .conftest import AFFINE, LEFT, NOTHING, RIGHT, SHAPE, scan_array, write_scan
+
+HALF_FIELD = 6.0 + 1.0  # half of a planted structure's field, and a grid's rounding, in millimetres
+
+
+def peak_in_file(volume: Volume) -> np.ndarray:
+    """Millimetres of the largest voxel, by the map's own affine."""
+    voxel = np.unravel_index(volume.array.argmax(), volume.array.shape)
+    return (volume.affine @ [*voxel, 1])[:3]
+
+
+@pytest.mark.parametrize("order", ["RAS", "LPS", "SAR", "IPL"])
+def test_saliency_lies_where_the_network_looks_however_the_scan_is_stored(tmp_path, planted, order):
+    path = write_scan(tmp_path / f"{order}.nii.gz", order)
+    found = jaxsal.explain(path, planted, max_steps=150)
+    for structure in (LEFT, RIGHT):
+        saliency = found.map(structure.output)
+        assert "".join(saliency.axcodes) == order
+        assert np.abs(peak_in_file(saliency) - structure.centre).max() < HALF_FIELD
+        voxel = np.rint(np.linalg.inv(saliency.affine) @ [*found.peak(structure.output), 1])[:3].astype(int)
+        assert saliency.array[tuple(voxel)] == pytest.approx(saliency.array.max())
+
+
+def test_saliency_lies_there_on_a_finer_oblique_grid_too(tmp_path, planted):
+    from scipy.spatial.transform import Rotation
+
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix() * 2.5
+    affine[:3, 3] = affine[:3, :3] @ [-25, -25, -25] + [6, -6, 2]
+    scan = Volume(scan_array(), AFFINE).resample((50, 50, 50), affine)
+    found = jaxsal.explain(scan, planted, outputs=[LEFT.output], max_steps=300)
+    saliency = found.map(LEFT.output)
+    assert saliency.shape == (50, 50, 50)
+    np.testing.assert_array_equal(saliency.affine, affine)
+    assert np.abs(peak_in_file(saliency) - LEFT.centre).max() < HALF_FIELD
+
+
+def test_it_is_smocam_with_the_records_layer_and_sigma(planted, explanation):
+    x = jax.numpy.asarray(scan_array()[None, ..., None])
+    expected = smocam(split(planted.model, x, "relu2"), x, sigma=np.array([100, 0.2, 1.0]), max_steps=400)
+    np.testing.assert_array_equal(explanation.result.mask, expected.mask)
+    np.testing.assert_allclose(explanation.table["prediction"], planted.model(x)[0], rtol=1e-6)
+    on_grid = explanation.map(LEFT.output).canonical()
+    np.testing.assert_array_equal(on_grid.array, expected.saliency[0, 0])
+    np.testing.assert_allclose(on_grid.affine, AFFINE)
+
+
+def test_the_table_shares_the_seconds_by_evaluations(explanation):
+    table = explanation.table.set_index("output")
+    assert list(table.index) == [LEFT.output, RIGHT.output, NOTHING]
+    assert list(table["unit"]) == ["mm^3", "1", "years"]
+    assert table["seconds"].sum() == pytest.approx(explanation.timing.masks)
+    assert table["seconds"][LEFT.output] > table["seconds"][NOTHING]
+    total = table["distance"] + table["norm"] + 30 * table["smoothness"]
+    np.testing.assert_allclose(total, table["value"], rtol=1e-5)
+    assert table["status"][NOTHING] == "uninformative"
+    assert np.isnan(table["recovered"][NOTHING])
+    assert "uninformative" in repr(explanation)
+
+
+def test_an_output_that_sees_nothing_has_an_empty_map_and_says_so(explanation):
+    assert explanation.peak(NOTHING) is None
+    assert not explanation.map(NOTHING).array.any()
+    texts = [note.text for note in notes(explanation) if note.output == NOTHING]
+    assert any("nothing to explain" in text for text in texts)
+    assert any("The map is empty" in text for text in texts)
+    assert not [note for note in notes(explanation) if note.output == LEFT.output]
+
+
+def test_notes_of_one_text_are_told_once(explanation):
+    found = notes(explanation)
+    assert grouped([*found, *(note._replace(output="Other") for note in found)])[0][0] == (NOTHING, "Other")
+
+
+def test_one_plan_serves_many_scans_with_one_program(tmp_path, planted):
+    prepared = plan(planted, max_steps=7, outputs=LEFT.output)
+    run(prepared, write_scan(tmp_path / "a.nii.gz"))
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr(jax._src.compiler, "compile_or_get_cached", lambda *a, **k: compiled.append(a))
+        second = run(prepared, write_scan(tmp_path / "b.nii.gz", "LPS"))
+    assert not compiled
+    assert second.name == "b.nii.gz"
+
+
+def test_one_frame_is_a_scan_and_its_maps_are_three_dimensional(tmp_path, planted):
+    path = write_scan(tmp_path / "a.nii.gz", array=scan_array()[..., None])
+    found = jaxsal.explain(path, planted, outputs=LEFT.output, max_steps=5)
+    assert found.map(LEFT.output).array.shape == SHAPE
+
+
+def test_progress_says_what_is_going_on(tmp_path, planted):
+    said = []
+    jaxsal.explain(
+        write_scan(tmp_path / "a.nii.gz"), planted, max_steps=120, progress=lambda done, total, text: said.append(text)
+    )
+    assert said[0] == "reading the scan"
+    assert any(text.startswith("compiling") for text in said)
+    assert said[-1] == "done"
+
+
+def test_maps_are_made_one_at_a_time(explanation):
+    assert [name for name, _ in explanation.maps()] == [LEFT.output, RIGHT.output, NOTHING]
+    with pytest.raises(KeyError, match="was not explained; those are: Left-Structure"):
+        explanation.map("Other")
