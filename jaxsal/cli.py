@@ -192,6 +192,7 @@ def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
         cells = (row["output"], *numbers, row["status"], f"{row['seconds']:.1f}")
         table.add_row(*map(Text, cells))
     Console().print(table)
+    typer.echo(explanation.resampled)
     for outputs, text in grouped(notes(explanation)):
         typer.echo(f"{', '.join(outputs)}: {text}")
     typer.echo("\nWritten:")
@@ -240,6 +241,8 @@ def _errors(debug: bool) -> Iterator[None]:
 def _message(error: Any) -> str:
     # str() of a KeyError is its argument in quotes
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename} cannot be read or written: {error.strerror}."  # the system's, not one of our checks
     if isinstance(error, _EXPECTED) and text:
         return text
     return f"{type(error).__name__}: {text}\nThis was not expected. Run again with --debug and report what it shows."

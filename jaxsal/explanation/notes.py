@@ -60,8 +60,8 @@ def quantity(value: float, unit: str = "1") -> str:
     """A number with four significant digits and its unit, for people.
 
     Example:
-        >>> quantity(25613.2, "mm^3"), quantity(0.012345), quantity(float("nan"))
-        ('25613 mm³', '0.01234', 'n/a')
+        >>> quantity(25613.2, "mm^3"), quantity(0.0123456), quantity(float("nan"))
+        ('25613 mm³', '0.01235', 'n/a')
     """
     if not math.isfinite(value):
         return "n/a"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsal.explanation.notes import grouped, notes, quantity, share
-from jaxsal.explanation.result import Explanation
+from jaxsal.explanation.result import Explanation, by
 from jaxsal.optim import Status
 from jaxsal.report import Finding, Page
 
@@ -23,20 +23,20 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         _finding(explanation, row, picture, [note.text for note in remarks if note.output == row["output"]])
         for row, picture in zip(explanation.table.to_dict("records"), pictures, strict=True)
     )
-    masks = " x ".join(map(str, explanation.result.mask.shape[2:]))
-    steps = " x ".join(f"{size:.3g}" for size in explanation.volume.zooms)
-    shape = " x ".join(map(str, explanation.volume.shape))
+    masks = by(explanation.result.mask.shape[2:])
+    scan = explanation.volume
     facts = (
-        ("Scan", f"{explanation.name}, {shape} voxels of {steps} mm, axes {''.join(explanation.volume.axcodes)}"),
+        ("Scan", f"{explanation.name}, {by(scan.shape)} voxels of {by(scan.zooms)} mm, axes {''.join(scan.axcodes)}"),
         ("Network", f"{record.name} ({record.architecture}, {len(record.outputs)} outputs)"),
         ("Method", f"{plan.method.title} at layer {plan.layer}, mask of {masks} voxels"),
         ("Options", ", ".join(f"{name} = {value}" for name, value in plan.options.model_dump().items())),
         ("Space", _space(explanation)),
+        ("Grid", explanation.resampled),
         ("Date", run["date_utc"].replace("T", " ").replace("+00:00", " UTC")),
         ("Time", f"{sum(explanation.timing):.1f} s on {run['machine']['device']}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in run["versions"].items())),
         ("Image file", f"SHA-256 {run['image']['sha256']} (of its {run['image']['sha256_of']})"),
-        ("Network file", f"SHA-256 {run['model']['sha256'] or 'none, made in memory'}"),
+        ("Network file", f"SHA-256 {run['model']['sha256']}" if run["model"]["sha256"] else "none: made in memory"),
     )
     credits = record.credits + ((f"Licence of the weights: {record.licence}",) if record.licence else ())
     return Page(

@@ -45,6 +45,7 @@ def run_record(explanation: Explanation, command: str | None = None) -> dict[str
             "sigma": dict(zip(plan.output_names, explanation.result.config.sigma, strict=True)),
         },
         "space_check": explanation.space._asdict(),
+        "resampling": explanation.resampled,
         "mask": {
             "shape": list(explanation.result.mask.shape[2:]),
             "geometry_in_voxels": explanation.result.config.geometry._asdict(),

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxsal.data import SpaceCheck, Volume
+from jaxsal.data.grid import lattice
 from jaxsal.explanation.planning import Plan
 from jaxsal.masks import MaskResult
 from jaxsal.zoo import ModelRecord
@@ -61,6 +62,16 @@ class Explanation:
     def output_names(self) -> tuple[str, ...]:
         """The outputs that were explained, in order."""
         return self.plan.output_names
+
+    @property
+    def resampled(self) -> str:
+        """How the scan came to the network's grid, in a sentence."""
+        spec, scan = self.record.input, self.volume
+        affine = np.asarray(spec.affine, dtype=float)
+        grid = f"the network's grid of {by(spec.shape)} voxels of {by(_sizes(affine))} mm"
+        if lattice(scan.shape, scan.affine, affine) is not None:
+            return f"The scan's voxels were taken over to {grid} without interpolation."
+        return f"The scan, {by(scan.shape)} voxels of {by(scan.zooms)} mm, was resampled linearly to {grid}."
 
     def map(self, output: str) -> Volume:
         """The saliency of one output on the scan's own grid; made anew at every call.
@@ -149,6 +160,20 @@ class Explanation:
     def _on_network_grid(self, lane: int) -> Volume:
         affine = np.asarray(self.record.input.affine, dtype=float)
         return Volume(np.asarray(self.result.saliency[lane, 0]), affine)
+
+
+def by(sizes: Iterable[float]) -> str:
+    """Sizes along the axes, for people.
+
+    Example:
+        >>> by((91, 109, 91)), by((1.0, 0.9375, 1.0))
+        ('91 x 109 x 91', '1 x 0.938 x 1')
+    """
+    return " x ".join(f"{size:.3g}" for size in sizes)
+
+
+def _sizes(affine: np.ndarray) -> np.ndarray:
+    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
 
 
 def _numbers(lanes: Any) -> np.ndarray:

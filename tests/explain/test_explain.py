@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from jaxsal.data import Volume
 from jaxsal.explanation import plan, run
 from jaxsal.explanation.notes import grouped, notes
 from jaxsal.masks import smocam
+from jaxsal.optim import Status
 from jaxsal.splitting import split
 
 from .conftest import AFFINE, LEFT, NOTHING, RIGHT, SHAPE, scan_array, write_scan
@@ -76,6 +79,43 @@ def test_an_output_that_sees_nothing_has_an_empty_map_and_says_so(explanation):
     assert any("nothing to explain" in text for text in texts)
     assert any("The map is empty" in text for text in texts)
     assert not [note for note in notes(explanation) if note.output == LEFT.output]
+
+
+@pytest.mark.parametrize(
+    ("status", "negative", "texts"),
+    [
+        ("STAGNATED", 0.05, []),
+        ("MAX_STEPS", 0.09, []),
+        ("UNEXPLAINED", 0.0, ["recovers 20 % of the prediction, less than half"]),
+        ("UNINFORMATIVE", 0.0, ["nothing to explain"]),
+        ("NOT_FINITE", 0.0, ["NaN or infinite"]),
+        ("UNEXPLAINED", 0.99, ["less than half", "99 % of the mask's energy is negative"]),
+    ],
+)
+def test_what_must_not_be_believed_is_said(explanation, status, negative, texts):
+    lanes = np.ones((3, 1))
+    result = dataclasses.replace(
+        explanation.result,
+        status=lanes.astype(int) * Status[status],
+        recovered=jax.numpy.asarray(0.2 * lanes),
+        negative_energy=jax.numpy.asarray(negative * lanes),
+    )
+    found = [note.text for note in notes(dataclasses.replace(explanation, result=result)) if note.output == LEFT.output]
+    assert len(found) == len(texts)
+    for text, expected in zip(found, texts, strict=True):
+        assert expected in text
+
+
+def test_resampling_is_told(tmp_path, explanation, planted):
+    assert explanation.resampled == (
+        "The scan's voxels were taken over to the network's grid of 24 x 24 x 24 voxels of 4 x 4 x 4 mm "
+        "without interpolation."
+    )
+    affine = AFFINE.copy()
+    affine[:3, :3] = 2.5 * np.eye(3)
+    scan = Volume(scan_array(), AFFINE).resample((40, 40, 40), affine)
+    found = jaxsal.explain(scan, planted, outputs=LEFT.output, max_steps=2)
+    assert "40 x 40 x 40 voxels of 2.5 x 2.5 x 2.5 mm, was resampled linearly" in found.resampled
 
 
 def test_notes_of_one_text_are_told_once(explanation):

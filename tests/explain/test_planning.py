@@ -34,7 +34,7 @@ def test_layers_that_cannot_be_split_are_refused_with_those_that_can(planted):
 
 
 def test_methods_and_options_that_do_not_exist_are_refused_with_those_that_do(planted):
-    with pytest.raises(ValueError, match="Unknown method 'magic'. There is: smocam"):
+    with pytest.raises(ValueError, match=r"Unknown method 'magic'\. There is: smocam"):
         plan(planted, "magic")
     with pytest.raises(ValueError, match=r"no option 'steps', there are: solver, max_steps, lam, gamma, percentile"):
         plan(planted, steps=3)
