@@ -47,6 +47,7 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         reading=(plan.method.reading, *_READING, *_units(explanation)),
         caveats=record.description,
         credits=(plan.method.citation, *credits),
+        made_by=f"jaxsal {run['versions']['jaxsal']}",
     )
 
 

@@ -6,8 +6,6 @@ from html import escape
 from importlib.resources import files
 from typing import NamedTuple
 
-from jaxsal import __version__
-
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -52,6 +50,7 @@ class Page(NamedTuple):
         reading: how to read the maps, one paragraph each.
         caveats: what the network was trained on and where it fails.
         credits: papers, data and licences.
+        made_by: program and version.
     """
 
     title: str
@@ -61,6 +60,7 @@ class Page(NamedTuple):
     reading: tuple[str, ...]
     caveats: str
     credits: tuple[str, ...]
+    made_by: str
 
 
 def render(page: Page) -> str:
@@ -84,7 +84,7 @@ def render(page: Page) -> str:
             _section("network", "About the network", _paragraphs(_blocks(page.caveats))),
             _section("credits", "Credits and citation", _list(page.credits)),
             "</main>",
-            f"<footer><p>Made by jaxsal {escape(__version__)}. For research; not a medical device.</p></footer>",
+            f"<footer><p>Made by {escape(page.made_by)}. For research; not a medical device.</p></footer>",
         ]
     )
     return (

@@ -1,7 +1,9 @@
 from jaxsal.report import Finding, Page, render
 
 FINDING = Finding("<a>", "b & c", "1 mm³", "2 mm³", "50 %", 3, "max steps", "it ended", "here", ('"careful"',), b"png")
-PAGE = Page("t<itle", (("label", "v&lue"),), (FINDING,), ((("<a>",), "text"),), ("read",), "one\n\ntwo", ("credit",))
+PAGE = Page(
+    "t<itle", (("label", "v&lue"),), (FINDING,), ((("<a>",), "text"),), ("read",), "one\n\ntwo", ("credit",), "jaxsal 9"
+)
 
 
 def test_everything_is_escaped():
