@@ -84,7 +84,7 @@ def test_a_long_title_is_not_cut_off(scan):
 
 
 def test_a_map_outside_the_brain_is_drawn_where_it_is(scan):
-    picture = pixels(cuts_png(scan, spot(scan, 1, 1, 1), (-38.0, -38.0, -38.0), "outside"))
+    picture = pixels(cuts_png(scan, spot(scan, 4, 4, 6), (-32.0, -32.0, -28.0), "outside"))
     assert coloured(picture).sum() > 50
     rows = np.nonzero(coloured(picture).any(axis=1))[0]
     assert rows.min() > 0.6 * picture.shape[0]  # low in the picture, as it is low in space
