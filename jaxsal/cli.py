@@ -183,10 +183,10 @@ def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
     from jaxsal.explanation.notes import grouped, notes, quantity, share
 
     title = Text(f"{explanation.name} by {explanation.record.name}")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in ("output", "prediction", "unit", "recovered", "steps", "status", "seconds"):
         left = column in ("output", "unit", "status")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for row in explanation.table.to_dict("records"):
         numbers = (quantity(row["prediction"]), row["unit"], share(row["recovered"]), str(row["steps"]))
         cells = (row["output"], *numbers, row["status"], f"{row['seconds']:.1f}")

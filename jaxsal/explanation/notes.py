@@ -38,8 +38,8 @@ def _remarks(row: dict) -> list[str]:
     texts = []
     if status is Status.UNEXPLAINED:
         texts.append(
-            f"The mask recovers {share(row['recovered'])} of the prediction, less than half: "
-            "it does not explain this output. Do not interpret the map."
+            "The mask recovers less than half of the prediction: it does not explain this output. "
+            "Do not interpret the map."
         )
     elif status is Status.UNINFORMATIVE:
         texts.append(
@@ -80,7 +80,7 @@ def share(value: float) -> str:
     """A share as a percentage, for people; what is not finite is 'n/a'.
 
     Example:
-        >>> share(0.983), share(float("nan"))
-        ('98 %', 'n/a')
+        >>> share(0.983), share(-0.001), share(float("nan"))
+        ('98 %', '0 %', 'n/a')
     """
-    return f"{100 * value:.0f} %" if math.isfinite(value) else "n/a"
+    return f"{round(100 * value)} %" if math.isfinite(value) else "n/a"

@@ -87,10 +87,10 @@ def test_an_output_that_sees_nothing_has_an_empty_map_and_says_so(explanation):
     [
         ("STAGNATED", 0.05, []),
         ("MAX_STEPS", 0.09, []),
-        ("UNEXPLAINED", 0.0, ["recovers 20 % of the prediction, less than half"]),
+        ("UNEXPLAINED", 0.0, ["recovers less than half of the prediction"]),
         ("UNINFORMATIVE", 0.0, ["nothing to explain"]),
         ("NOT_FINITE", 0.0, ["NaN or infinite"]),
-        ("UNEXPLAINED", 0.99, ["less than half", "99 % of the mask's energy is negative"]),
+        ("UNEXPLAINED", 0.99, ["recovers less than half", "99 % of the mask's energy is negative"]),
     ],
 )
 def test_what_must_not_be_believed_is_said(explanation, status, negative, texts):
