@@ -89,7 +89,7 @@ def explain(
                 _say(f"Interrupted: {done - len(failed)} of {len(images)} images are finished, in {directory}.")
                 raise typer.Exit(_INTERRUPTED) from None
             except Exception as error:
-                if debug:
+                if debug or isinstance(error, BrokenPipeError):
                     raise
                 failed.append((image, _message(error)))
                 if len(images) > 1:
@@ -186,7 +186,7 @@ def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in ("output", "prediction", "unit", "recovered", "steps", "status", "seconds"):
         left = column in ("output", "unit", "status")
-        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "output", overflow="fold")
     for row in explanation.table.to_dict("records"):
         numbers = (quantity(row["prediction"]), row["unit"], share(row["recovered"]), str(row["steps"]))
         cells = (row["output"], *numbers, row["status"], f"{row['seconds']:.1f}")
