@@ -92,7 +92,8 @@ def test_p_value_of_a_planted_map_is_the_smallest_and_of_random_maps_uniform():
     mirrored = regions[:, ::-1]
     box = mass.brain_box(regions[0])
     copies = mass.draw_copies(box, 100, seed=0)
-    assert copies.shift.shape == (100, 3) and copies.mirrored.sum() == 50
+    assert copies.shift.shape == (100, 3)
+    assert copies.mirrored.sum() == 50
     sizes = np.array([s.stop - s.start for s in box])
     assert np.minimum(copies.shift, sizes - copies.shift).max(1).min() >= 2
 
@@ -170,9 +171,12 @@ def test_summary_and_page_of_planted_masks(tmp_path):
     assert summary["verdict"] == {"outputs": list(NAMES), "passed": True}
     assert summary["dominance"]["own_first"] == summary["dominance"]["output_first_for_structure"] == 2
     left = summary["outputs"]["left_lateral_ventricle"]
-    assert left["copies_p"] == pytest.approx(1 / 101) and left["rank"] == 1 and left["first_in_scans"] == 6
+    assert left["copies_p"] == pytest.approx(1 / 101)
+    assert left["rank"] == 1
+    assert left["first_in_scans"] == 6
     assert left["wilcoxon_p"]["blob_values"] == pytest.approx(1 / 64)
-    assert left["ipsilateral"]["mask"] > 0.9 and left["ipsilateral_chance"] == pytest.approx(0.5)
+    assert left["ipsilateral"]["mask"] > 0.9
+    assert left["ipsilateral_chance"] == pytest.approx(0.5)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     table = rows(scans, NAMES, found)
     planted = [row["ratio"] for row in table if row["map"] == "mask" and row["output"] == row["structure"]]
@@ -184,12 +188,14 @@ def test_summary_and_page_of_planted_masks(tmp_path):
         "versions": {"jax": "0"},
     }  # fmt: skip
     text = write_page(tmp_path, summary).read_text()
-    assert "**passed**" in text and f"{left['ratio']['mask']:.2f}" in text and "$" not in text
+    assert "**passed**" in text
+    assert f"{left['ratio']['mask']:.2f}" in text
+    assert "$" not in text
     assert (tmp_path / "figures" / "localisation.png").stat().st_size > 10_000
 
 
 def test_a_central_mask_does_not_pass():
-    regions, centres = brain_with_boxes()
+    _, centres = brain_with_boxes()
     distance = ((centres - 8 * (np.array(GRID) - 1) / 2) ** 2).sum(-1)
     scans, maps = cohort(np.stack([np.exp(-distance / (2 * 20.0**2))] * 2))
     summary = summarise(scans, maps, NAMES, measure(maps, NAMES))
@@ -204,8 +210,10 @@ def test_labels_are_found_by_name_and_people_span_the_ages(shared):
     with pytest.raises(ValueError, match="left_nothing"):
         regions_of(("left_nothing",), folder / "labels.csv")
     scans = people(folder)
-    assert len(scans) == 23 and not {"1024", "1025", "1039"} & {scan.name for scan in scans}
-    assert max(scan.age for scan in scans[:8]) > 50 and min(scan.age for scan in scans[:8]) < 20
+    assert len(scans) == 23
+    assert not {"1024", "1025", "1039"} & {scan.name for scan in scans}
+    assert max(scan.age for scan in scans[:8]) > 50
+    assert min(scan.age for scan in scans[:8]) < 20
 
 
 def test_ventricle_masks_of_the_shipped_network_beat_the_blobs_on_real_brains(shared):
