@@ -38,7 +38,10 @@ def test_armijo_once_is_the_rule_of_the_paper_step_by_step(x64, rate):
 
 def test_minimise_reaches_the_minimum_and_returns_the_value_there():
     lane = optim.minimise(
-        quadratic, jnp.zeros(2), solver=optim.armijo_once(0.04), stop=optim.any_of(optim.stagnation(), optim.max_steps(999))
+        quadratic,
+        jnp.zeros(2),
+        solver=optim.armijo_once(0.04),
+        stop=optim.any_of(optim.stagnation(), optim.max_steps(999)),
     )
     assert Status(int(lane.status)) is Status.STAGNATED
     chex.assert_trees_all_close(lane.params, jnp.full(2, 2.0), atol=1e-3)
@@ -66,7 +69,10 @@ def test_stagnation_never_stops_before_a_full_window():
 
 def test_the_first_rule_that_stops_gives_the_status():
     both = optim.any_of(optim.max_steps(0), optim.stagnation(1))
-    assert Status(int(optim.minimise(quadratic, jnp.ones(2), solver=optim.armijo_once(), stop=both).status)) is Status.MAX_STEPS
+    assert (
+        Status(int(optim.minimise(quadratic, jnp.ones(2), solver=optim.armijo_once(), stop=both).status))
+        is Status.MAX_STEPS
+    )
 
 
 def test_no_steps_evaluate_once_and_stay():
@@ -111,9 +117,7 @@ def test_nonnegative_projects_and_finds_the_constrained_minimum():
     def objective(p):
         return jnp.sum((p - jnp.array([1.0, -1.0])) ** 2), ()
 
-    lane = optim.minimise(
-        objective, jnp.ones(2), solver=optim.nonnegative(optax.sgd(0.1)), stop=optim.max_steps(200)
-    )
+    lane = optim.minimise(objective, jnp.ones(2), solver=optim.nonnegative(optax.sgd(0.1)), stop=optim.max_steps(200))
     chex.assert_trees_all_close(lane.params, jnp.array([1.0, 0.0]), atol=1e-5)
 
 
