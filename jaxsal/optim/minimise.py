@@ -68,7 +68,8 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
         grad, lane.solver, lane.params, value=value, grad=grad, value_fn=lambda params: objective(params)[0]
     )
     params = jax.tree.map(lambda p, u: jnp.where(go_on, p + u, p), lane.params, updates)
-    return Lane(params, solver_state, stop_state, value, aux, lane.steps + jnp.int32(go_on), lane.evaluations + 1, status)
+    steps = lane.steps + jnp.int32(go_on)
+    return Lane(params, solver_state, stop_state, value, aux, steps, lane.evaluations + 1, status)
 
 
 def advance(

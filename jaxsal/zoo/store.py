@@ -87,7 +87,8 @@ def load(path: str | os.PathLike) -> LoadedModel:
         record = ModelRecord.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(f"The record in {path} is not valid: {error}") from None
-    model = build(record.architecture, record.config, len(record.outputs), record.input)
+    # shapes only: drawing initial weights to throw them away takes seconds
+    model = nnx.eval_shape(lambda: build(record.architecture, record.config, len(record.outputs), record.input))
     model.eval()
     _fill(model, flat, path)
     return LoadedModel(model, record)

@@ -1,0 +1,118 @@
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from pydantic import ValidationError
+
+from jaxsal import zoo
+
+CONFIG = {"blocks": [[4, 3, 1, True, 2, 2], [5, 3, 1, False, 2, 2]], "dense": [6, 4]}
+SPEC = zoo.InputSpec(shape=(12, 13))
+
+
+@pytest.fixture(scope="module")
+def model():
+    blocks = [zoo.ConvBlock(*block) for block in CONFIG["blocks"]]
+    model = zoo.MorphometryVGG(2, shape=(12, 13), blocks=blocks, dense=(6, 4), rngs=nnx.Rngs(3))
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def record():
+    outputs = (zoo.Output(name="left", unit="mm", sigma=2.0), zoo.Output(name="right", unit="mm", sigma=3.0))
+    return zoo.ModelRecord(
+        name="test", architecture="MorphometryVGG", config=CONFIG, input=SPEC, outputs=outputs, layer="relu2"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model"])
+def test_a_saved_network_comes_back_with_its_record(name, model, record, tmp_path):
+    path = zoo.save(tmp_path / name, model, record)
+    loaded = zoo.load(path)
+    assert loaded.record == record
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 13, 1)), jnp.float32)
+    assert (loaded.model(x) == model(x)).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model"])
+def test_saving_again_replaces_the_whole(name, model, record, tmp_path):
+    zoo.save(tmp_path / name, model, record)
+    zoo.save(tmp_path / name, model, record.model_copy(update={"name": "second"}))
+    assert zoo.load(tmp_path / name).record.name == "second"
+
+
+def test_half_precision_storage_is_computed_in_single(model, record, tmp_path):
+    full = zoo.save(tmp_path / "full.safetensors", model, record)
+    half = zoo.save(tmp_path / "half.safetensors", model, record, dtype="float16")
+    assert half.stat().st_size < full.stat().st_size
+    for name, value in zoo.weights(zoo.load(half).model).items():
+        assert value.dtype == jnp.float32
+        chex.assert_trees_all_close(value, zoo.weights(model)[name], rtol=1e-3, atol=1e-3)
+
+
+def test_every_misfit_is_named_at_once(model, record, tmp_path):
+    config = {"blocks": [[4, 3, 1, True, 2, 2], [5, 3, 1, True, 2, 2]], "dense": [7, 4]}
+    path = zoo.save(tmp_path / "model.safetensors", model, record.model_copy(update={"config": config}))
+    with pytest.raises(ValueError, match=r"dense1.bias has shape \(6,\), \(7,\) is needed.*missing conv2.bias"):
+        zoo.load(path)
+
+
+def test_an_unknown_weight_is_named(model, record, tmp_path):
+    from safetensors.numpy import save_file
+
+    flat = {name: np.asarray(value) for name, value in zoo.weights(model).items()} | {"extra": np.zeros(1)}
+    save_file(flat, tmp_path / "m.safetensors", metadata={"record": record.model_dump_json()})
+    with pytest.raises(ValueError, match="unknown extra"):
+        zoo.load(tmp_path / "m.safetensors")
+
+
+def test_files_that_are_no_networks_are_answered(model, record, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No network at"):
+        zoo.load(tmp_path / "none.safetensors")
+    (tmp_path / "pickle.pth").write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        zoo.load(tmp_path / "pickle.pth")
+    whole = zoo.save(tmp_path / "whole.safetensors", model, record).read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        zoo.load(tmp_path / "half.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"without record\.json"):
+        zoo.load(tmp_path / "folder")
+
+
+def test_weights_without_a_record_and_wrong_records_are_answered(model, record, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match="no jaxsal record"):
+        zoo.load(tmp_path / "bare.safetensors")
+    save_file({"a": np.zeros(1)}, tmp_path / "wrong.safetensors", metadata={"record": "{}"})
+    with pytest.raises(ValueError, match=r"record in .* is not valid"):
+        zoo.load(tmp_path / "wrong.safetensors")
+    other = record.model_copy(update={"architecture": "Other"})
+    zoo.save(tmp_path / "other.safetensors", model, other)
+    with pytest.raises(ValueError, match="Unknown architecture 'Other'; known: .*MorphometryVGG"):
+        zoo.load(tmp_path / "other.safetensors")
+
+
+def test_a_damaged_checkpoint_directory_is_answered(model, record, tmp_path):
+    path = zoo.save(tmp_path / "model", model, record)
+    for file in (path / "weights").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        zoo.load(path)
+
+
+def test_records_refuse_nonsense(record):
+    assert record.output_index("right") == 1
+    with pytest.raises(KeyError, match="no output 'middle'. It has: left, right"):
+        record.output_index("middle")
+    with pytest.raises(ValidationError, match="repeated: left"):
+        zoo.ModelRecord(**record.model_dump() | {"outputs": [{"name": "left"}, {"name": "left"}]})
+    with pytest.raises(ValidationError, match="greater than 0"):
+        zoo.Output(name="x", sigma=0.0)
