@@ -31,13 +31,19 @@ def main(
     scans: Annotated[int | None, typer.Option(help="Number of people; all without.", min=1)] = None,
     solver: Annotated[Literal["paper", "nonnegative"], typer.Option(help="Of the masks.")] = "paper",
     max_steps: Annotated[int, typer.Option(help="Most steps per mask.", min=1)] = 2000,
-    tails: Annotated[int, typer.Option(help="Re-initialised tails.", min=0)] = 1,
+    tails: Annotated[int, typer.Option(help="Draws of a re-initialised tail.", min=0)] = 1,
+    tail_outputs: Annotated[int, typer.Option(help="Outputs explained under each of them.", min=1)] = 4,
     docs: Annotated[Path | None, typer.Option(help="Where localisation.md goes; the output folder without.")] = None,
 ) -> None:
     """Measure where the masks of a network lie on labelled scans, beside controls."""
     setup = prepare_setup(
-        model or default_model(), oasis / "labels.csv", solver=solver, max_steps=max_steps, tails=tails
-    )  # fmt: skip
+        model or default_model(),
+        oasis / "labels.csv",
+        solver=solver,
+        max_steps=max_steps,
+        tails=tails,
+        tail_outputs=tail_outputs,
+    )
     chosen = people(oasis)[:scans]
     names, made = [region.output for region in setup.regions], []
     for number, scan in enumerate(chosen, start=1):
@@ -46,6 +52,7 @@ def main(
     found = measure(made, names)
     summary = summarise(chosen, made, names, found)
     options = [f"--scans {len(chosen)}", f"--solver {solver}", f"--max-steps {max_steps}", f"--tails {tails}"]
+    options.append(f"--tail-outputs {len(setup.tail_outputs)}")
     summary["run"] = facts(setup, made[0].mask.shape[1:], " ".join(options))
     _write_csv(out / "results.csv", rows(chosen, names, found))
     write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -70,6 +77,7 @@ def facts(setup: Setup, mask_shape: tuple[int, ...], options: str) -> dict[str, 
         "solver": setup.solver,
         "max_steps": setup.max_steps,
         "tails": len(setup.tails),
+        "tail_outputs": len(setup.tail_outputs),
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "backend": jax.default_backend(),
@@ -90,7 +98,10 @@ def _write_csv(path: Path, table: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(table[0]))
         writer.writeheader()
-        writer.writerows(table)
+        for row in table:
+            writer.writerow(
+                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+            )
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ class Setup(NamedTuple):
         sha256: of its file.
         split: its head and tail.
         tails: tails of the same architecture with fresh weights.
+        tail_outputs: the outputs of these tails that are explained.
         geometry: of the mask's grid.
         regions: the outputs to explain with their structures.
         solver: ``"paper"`` or ``"nonnegative"``.
@@ -69,6 +70,7 @@ class Setup(NamedTuple):
     sha256: str | None
     split: Split
     tails: tuple[Any, ...]
+    tail_outputs: tuple[int, ...]
     geometry: Geometry
     regions: tuple[Region, ...]
     solver: str
@@ -76,7 +78,7 @@ class Setup(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Of one scan, with ``k`` outputs, ``s`` structures and ``r`` re-initialised tails; all on the mask's grid.
+    """Of one scan, with ``k`` outputs, ``s`` structures and ``l`` outputs of ``r`` re-initialised tails.
 
     Attributes:
         weights: the brain and the structures within it, ``[1 + s, *t]``.
@@ -87,13 +89,13 @@ class Maps(NamedTuple):
         saliency_blob_mass: of the same values, the largest at the brain's centre and falling with the distance.
         feature_norm: ``sqrt(sum_c F^2)``, ``[*t]``.
         gradient: ``|sum_c dy_k/dF F|``, ``[k, *t]``.
-        tail_mask: under the re-initialised tails, ``[r, k, *t]``.
+        tail_mask: under the re-initialised tails, ``[r, l, *t]``.
         prediction: ``[k]``, like all that follow.
         recovered: by the mask, of the prediction.
         negative_energy: share of the mask's energy on negative values.
         steps: of the optimisation.
         status: see :class:`jaxsal.optim.Status`.
-        tail_recovered: ``[r, k]``.
+        tail_recovered: ``[r, l]``.
     """
 
     weights: np.ndarray
@@ -152,9 +154,26 @@ def regions_of(names: Sequence[str], label_names: Path) -> tuple[Region, ...]:
 
 
 def prepare_setup(
-    model: str | Path, label_names: Path, *, solver: str, max_steps: int, tails: int, outputs: Sequence[str] = ()
+    model: str | Path,
+    label_names: Path,
+    *,
+    solver: str,
+    max_steps: int,
+    tails: int = 1,
+    tail_outputs: int = 4,
+    outputs: Sequence[str] = (),
 ) -> Setup:
-    """Load the network, split it at its layer, and draw the weights of the control tails (seeds 1, 2, ...)."""
+    """Load the network, split it at its layer, and draw the weights of the control tails.
+
+    Args:
+        model: name or file of a network.
+        label_names: ``labels.csv`` of the manual labels.
+        solver: ``"paper"`` or ``"nonnegative"``.
+        max_steps: most steps per mask.
+        tails: number of draws of fresh weights, seeds 1, 2, ...
+        tail_outputs: how many outputs of each fresh tail are explained; they are interchangeable.
+        outputs: names of those to explain; all when empty.
+    """
     path = locate(model)
     loaded = load(path)
     spec = loaded.record.input
@@ -164,7 +183,11 @@ def prepare_setup(
     regions = regions_of(loaded.record.output_names, label_names)
     wanted = tuple(region for region in regions if not outputs or region.output in outputs)
     lattice = geometry(cut.head, example)
-    return Setup(loaded.record, fingerprint(path).sha256, cut, fresh, lattice, wanted, solver, max_steps)
+    spaced = np.linspace(0, len(wanted) - 1, min(tail_outputs, len(wanted))).round().astype(int)
+    explained = tuple(wanted[i].index for i in spaced)
+    return Setup(
+        loaded.record, fingerprint(path).sha256, cut, fresh, explained, lattice, wanted, solver, max_steps
+    )  # fmt: skip
 
 
 def _fresh(loaded: LoadedModel, seed: int) -> nnx.Module:
@@ -196,14 +219,22 @@ def maps_of(setup: Setup, scan: Scan, folder: Path, progress: Meter = silent) ->
 
 
 def _key(setup: Setup) -> str:
-    parts = [setup.sha256, setup.record.layer, setup.solver, setup.max_steps, len(setup.tails), setup.regions]
+    parts = [
+        setup.sha256,
+        setup.record.layer,
+        setup.solver,
+        setup.max_steps,
+        len(setup.tails),
+        setup.tail_outputs,
+        setup.regions,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def make_maps(setup: Setup, scan: Scan, progress: Meter = silent) -> Maps:
     """Masks, feature norm, gradients and masks under re-initialised tails of one scan."""
     x, weights, mirrored, inside = _regions(setup, scan)
-    count, sigma = len(setup.record.outputs), np.array([o.sigma for o in setup.record.outputs])
+    sigma = np.array([output.sigma for output in setup.record.outputs])
     outputs = tuple(region.index for region in setup.regions)
     options: Any = {"solver": SOLVERS[setup.solver](), "max_steps": setup.max_steps, "geometry": setup.geometry}
     with warnings.catch_warnings():
@@ -211,15 +242,13 @@ def make_maps(setup: Setup, scan: Scan, progress: Meter = silent) -> Maps:
         warnings.filterwarnings("ignore", message=".*flipped features")
         result = smocam(setup.split, x, outputs, sigma=sigma, **options, progress=progress)
         features = _apply(setup.split.head, x)
+        trained = _reach(setup.split.tail, features) / sigma
         fresh = []
         for tail in setup.tails:
             # the distance term of the empty mask is made the same as under the trained tail
-            size = np.abs(np.asarray(_apply(tail, features)[0] - _apply(tail, jnp.zeros_like(features))[0]))
-            trained = np.abs(np.asarray(result.prediction - result.null_prediction))[:, 0] / sigma[list(outputs)]
-            matched = np.ones(count)
-            matched[list(outputs)] = np.maximum(size[list(outputs)] / np.maximum(trained, 1e-3), 1e-6)
+            matched = np.maximum(_reach(tail, features) / np.maximum(trained, 1e-3), 1e-6)
             cut = Split(setup.split.head, tail)
-            fresh.append(smocam(cut, x, outputs, sigma=matched, **options, progress=progress))
+            fresh.append(smocam(cut, x, setup.tail_outputs, sigma=matched, **options, progress=progress))
     saliency = np.abs(np.asarray(result.saliency)[:, 0])
     where = np.stack(np.meshgrid(*map(np.arange, inside.shape[1:]), indexing="ij"), -1)
     t = result.mask.shape[2:]
@@ -236,13 +265,13 @@ def make_maps(setup: Setup, scan: Scan, progress: Meter = silent) -> Maps:
         saliency_blob_mass=np.stack([masses(blob_of_values(one, inside[0], where), inside) for one in saliency]),
         feature_norm=np.asarray(jnp.sqrt((features**2).sum(-1))[0]),
         gradient=np.asarray(_gradients(setup.split.tail, features, jnp.asarray(outputs))),
-        tail_mask=np.stack([np.asarray(r.mask)[:, 0] for r in fresh]) if fresh else np.zeros((0, len(outputs), *t)),
+        tail_mask=np.stack([np.asarray(r.mask)[:, 0] for r in fresh]) if fresh else np.zeros((0, 0, *t)),
         prediction=np.asarray(result.prediction)[:, 0],
         recovered=np.asarray(result.recovered)[:, 0],
         negative_energy=np.asarray(result.negative_energy)[:, 0],
         steps=np.asarray(result.steps)[:, 0],
         status=np.asarray(result.status)[:, 0],
-        tail_recovered=np.array([np.asarray(r.recovered)[:, 0] for r in fresh]).reshape(-1, len(outputs)),
+        tail_recovered=np.array([np.asarray(r.recovered)[:, 0] for r in fresh]).reshape(len(fresh), -1),
     )
 
 
@@ -277,6 +306,11 @@ def onto_mask(regions: np.ndarray, lattice: Geometry, grid: Sequence[int]) -> np
     one = jax.ShapeDtypeStruct(tuple(grid), np.float32)
     transpose = jax.jit(jax.linear_transpose(lambda mask: upsample(mask, lattice, regions.shape[1:]), one))
     return np.stack([np.asarray(transpose(jnp.asarray(region, jnp.float32))[0]) for region in regions])
+
+
+def _reach(tail: Any, features: jax.Array) -> np.ndarray:
+    """How far the features move each output from that of the empty mask, ``[k]``."""
+    return np.abs(np.asarray(_apply(tail, features) - _apply(tail, jnp.zeros_like(features)))[0])
 
 
 @jax.jit

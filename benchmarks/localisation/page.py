@@ -56,8 +56,8 @@ def _answer(summary: dict[str, Any]) -> list[str]:
         f"On {len(summary['scans'])} labelled scans of real brains (OASIS-1, one per person), which the network has "
         f"not seen: the criterion on the lateral ventricles is **{'passed' if verdict['passed'] else 'NOT passed'}**. "
         f"Over the {dominance['of']} outputs the median ratio of the mask on its own structure is "
-        f"{_n(np.median(masks))} (from {_n(min(masks))} to {_n(max(masks))}). {_list(above) if above else 'No output'} "
-        f"{'beats' if len(above) < 2 else 'beat'} all {len(CONTROLS)} controls.",
+        f"{_n(np.median(masks))} (from {_n(min(masks))} to {_n(max(masks))}). "
+        f"Above all {len(CONTROLS)} controls: {_list(above, summary) or 'no output'}.",
     ]
 
 
@@ -67,6 +67,7 @@ def _definitions(summary: dict[str, Any]) -> str:
     return text.substitute(
         KINDS,
         tails=run["tails"],
+        lanes=run["tail_outputs"],
         voxel=run["mask_voxel_mm"],
         count=count,
         smallest=f"{1 / (1 + count):.4f}",
@@ -78,7 +79,7 @@ def _verdict_table(summary: dict[str, Any]) -> str:
     n = len(summary["scans"])
     head = (
         "output", KINDS["mask"], "over people", KINDS["blob_spread"], "p", KINDS["blob_values"], "p", "copies p",
-        "people with p < .05", "passes",
+        "people with p < .05", "passes", KINDS["saliency"], KINDS["saliency_blob"], "p",
     )  # fmt: skip
     lines = []
     for name in summary["verdict"]["outputs"]:
@@ -87,14 +88,16 @@ def _verdict_table(summary: dict[str, Any]) -> str:
         span = f"{_n(o['range'][0])} to {_n(o['range'][1])}"
         people = f"{o['copies_p_below_level']} of {n}"
         passes = "yes" if o["passes"] else "no"
-        lines.append((_title(name), _n(o["ratio"]["mask"]), span, *blobs, _p(o["copies_p"]), people, passes))
+        cut = (_n(o["ratio"]["saliency"]), _n(o["ratio"]["saliency_blob"]), _p(o["wilcoxon_p"]["saliency_blob"]))
+        lines.append((_title(name), _n(o["ratio"]["mask"]), span, *blobs, _p(o["copies_p"]), people, passes, *cut))
     return _table(head, lines)
 
 
 def _verdict(summary: dict[str, Any]) -> str:
     return (
         f"Passing means: a median ratio above that of both blobs with p < {LEVEL} for each, and copies p < {LEVEL}, "
-        f"for every lateral ventricle. **{'Passed' if summary['verdict']['passed'] else 'Not passed'}.**"
+        "for every lateral ventricle; the thresholded map is shown beside it and does not count. "
+        f"**{'Passed' if summary['verdict']['passed'] else 'Not passed'}.**"
     )
 
 
@@ -120,14 +123,14 @@ def _weak(summary: dict[str, Any]) -> list[str]:
         if control not in summary["matrix"]:
             continue
         losing = [name for name, o in summary["outputs"].items() if control not in o["beaten"]]
-        lines.append(f"- {KINDS[control]}: {_list(losing) if losing else 'nowhere'}.")
+        lines.append(f"- {KINDS[control]}: {_list(losing, summary) if losing else 'nowhere'}.")
     by_chance = [name for name, o in summary["outputs"].items() if o["copies_p"] >= LEVEL]
-    lines.append(f"- no better placed than its shifted copies (copies p): {_list(by_chance) or 'none'}.")
+    lines.append(f"- no better placed than its shifted copies (copies p): {_list(by_chance, summary) or 'none'}.")
     cut = [name for name, o in summary["outputs"].items() if (o["wilcoxon_p"]["saliency_blob"] or 1) >= LEVEL]
-    lines.append(f"- the thresholded map against its values as a blob: {_list(cut) or 'nowhere'}.")
+    lines.append(f"- the thresholded map against its values as a blob: {_list(cut, summary) or 'nowhere'}.")
     below = [name for name, o in summary["outputs"].items() if o["ratio"]["mask"] < 1]
     if below:
-        lines.append(f"- less mass in the structure than a uniform map (ratio below 1): {_list(below)}.")
+        lines.append(f"- less mass in the structure than a uniform map (ratio below 1): {_list(below, summary)}.")
     return [*found, "\n".join(lines)]
 
 
@@ -153,7 +156,7 @@ def _sides(summary: dict[str, Any]) -> list[str]:
         "sides; a uniform map gives the share of the volume. p is the one-sided Wilcoxon signed-rank test over people "
         "against the uniform map.",
         f"{len(right)} of {len(paired)} masks prefer their own side with p < {LEVEL}. "
-        f"On the wrong side in the median: {_list(wrong) or 'none'}.",
+        f"On the wrong side in the median: {_list(wrong, summary) or 'none'}.",
     ]
 
 
@@ -187,10 +190,10 @@ def _matrix(summary: dict[str, Any]) -> str:
 
 
 def _ends_table(summary: dict[str, Any]) -> str:
-    head = ("output", "recovered", "recovered, fresh tail", "negative energy", "steps", "ended")
+    head = ("output", "recovered", "negative energy", "steps", "ended")
     lines = [
         (
-            _title(name), _n(o["recovered"]), _n(o["tail_recovered"]), _n(o["negative_energy"], 3), f"{o['steps']:.0f}",
+            _title(name), _n(o["recovered"]), _n(o["negative_energy"], 3), f"{o['steps']:.0f}",
             ", ".join(f"{count} {status}" for status, count in o["status"].items()),
         )
         for name, o in summary["outputs"].items()
@@ -206,9 +209,12 @@ def _ends(summary: dict[str, Any]) -> list[str]:
         "little, wherever it lies."
     ]
     if poor:
-        lines.append(f"In the median less than half is recovered for {_list(poor)}.")
+        lines.append(f"In the median less than half is recovered for {_list(poor, summary)}.")
     if flipped:
-        lines.append(f"More than a tenth of the energy is on negative values for {_list(flipped)}.")
+        lines.append(f"More than a tenth of the energy is on negative values for {_list(flipped, summary)}.")
+    fresh = summary["tail_recovered"]
+    if fresh is not None:
+        lines.append(f"Under the fresh tails the median share is {_n(fresh)}.")
     return [" ".join(lines)]
 
 
@@ -247,17 +253,17 @@ def draw(path: Path, summary: dict[str, Any]) -> None:
     axes = np.atleast_1d(figure.subplots(count, columns, sharex=True, sharey=True)).ravel()
     ticks, image = np.arange(len(names)), None
     for axis, kind in zip(axes, panels, strict=False):
-        # a ratio and its inverse are equally far from chance; colours end at 8 times and an eighth
+        # a ratio and its inverse are equally far from chance; colours end at 16 times and a sixteenth
         values = np.log2(np.maximum(np.array(summary["matrix"][kind]), 1e-3))
-        image = axis.imshow(values, cmap="RdBu_r", vmin=-3, vmax=3, interpolation="nearest")
+        image = axis.imshow(values, cmap="RdBu_r", vmin=-4, vmax=4, interpolation="nearest")
         axis.set_title(f"{KINDS[kind]}\ndiagonal median {_n(np.median(np.diag(summary['matrix'][kind])))}", fontsize=9)
         axis.set_xticks(ticks, names, rotation=90, fontsize=6)
         axis.set_yticks(ticks, names, fontsize=6)
         axis.tick_params(length=0)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    bar = figure.colorbar(image, ax=list(axes), ticks=range(-3, 4), shrink=0.7, extend="both", pad=0.01)
-    bar.ax.set_yticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"], fontsize=7)
+    bar = figure.colorbar(image, ax=list(axes), ticks=range(-4, 5), shrink=0.7, extend="both", pad=0.01)
+    bar.ax.set_yticklabels(["1/16", "1/8", "1/4", "1/2", "1", "2", "4", "8", "16"], fontsize=7)
     bar.set_label("share of mass / share of brain", fontsize=8)
     figure.supylabel("output", fontsize=9)
     figure.supxlabel("structure", fontsize=9)
@@ -279,8 +285,9 @@ def _short(name: str) -> str:
     return " ".join([side, *words[1:]]) if side else " ".join(words)
 
 
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(map(_title, names))
+def _list(names: Sequence[str], summary: dict[str, Any]) -> str:
+    every = len(names) == len(summary["names"]) > 1
+    return f"all {len(names)} outputs" if every else ", ".join(map(_title, names))
 
 
 def _n(value: float | None, digits: int = 2) -> str:

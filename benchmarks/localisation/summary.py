@@ -104,8 +104,9 @@ def _measure_one(
         "structure": mass.masses(weights[1:], weights),
     }
     ratio = {kind: mass.mass_ratios(amounts, voxels) for kind, amounts in amount.items()}
-    tails = mass.ratios(np.abs(scan.tail_mask), weights)
-    ratio["tail"] = tails.mean(0) if len(tails) else np.full((lanes, lanes), np.nan)
+    fresh = mass.ratios(np.abs(scan.tail_mask), weights).reshape(-1, lanes)
+    # outputs of a fresh tail are interchangeable: their mean stands for every output
+    ratio["tail"] = np.broadcast_to(fresh.mean(0) if len(fresh) else np.nan, (lanes, lanes))
     copied = mass.copy_ratios(masks, weights, scan.mirrored, box, drawn)
     ratio["copies"] = np.median(copied, axis=0)
     own = np.arange(lanes)
@@ -169,6 +170,7 @@ def summarise(scans: Sequence[Scan], maps: Sequence[Maps], names: Sequence[str],
             "diagonal": float(np.median(np.diag(mask))),
             "off_diagonal": float(np.median(mask[~np.eye(len(names), dtype=bool)])) if len(names) > 1 else None,
         },
+        "tail_recovered": _median(np.concatenate([scan.tail_recovered.ravel() for scan in maps])),
         "outputs": outputs,
         "matrix": {kind: values.tolist() for kind, values in matrix.items() if np.isfinite(values).all()},
     }
@@ -195,7 +197,6 @@ def _of_output(k: int, maps: Sequence[Maps], found: Measures, matrix: dict[str, 
         "ipsilateral_chance": _median(found.chance[:, k]),
         "ipsilateral_p": greater(found.ipsilateral["mask"][:, k], found.chance[:, k]),
         "recovered": _median(np.array([scan.recovered[k] for scan in maps])),
-        "tail_recovered": _median(np.array([scan.tail_recovered[:, k] for scan in maps]).ravel()),
         "negative_energy": _median(np.array([scan.negative_energy[k] for scan in maps])),
         "steps": _median(np.array([scan.steps[k] for scan in maps])),
         "status": {

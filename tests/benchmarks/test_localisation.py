@@ -11,6 +11,7 @@ from benchmarks.localisation import mass
 from benchmarks.localisation.maps import Maps, Scan, make_maps, onto_mask, people, prepare_setup, regions_of
 from benchmarks.localisation.page import write_page
 from benchmarks.localisation.summary import greater, measure, other_side, rows, summarise
+from jaxsal.data import Volume
 from jaxsal.engine.geometry import Geometry
 from jaxsal.masks.upsample import upsample
 from jaxsal.models import default_model, shipped
@@ -184,7 +185,7 @@ def test_summary_and_page_of_planted_masks(tmp_path):
 
     summary["run"] = {
         "command": "c", "date": "d", "model": "m", "sha256": None, "layer": "l", "mask_shape": "s", "tails": 1,
-        "mask_voxel_mm": "8 mm", "solver": "paper", "max_steps": 1, "cpu": "p", "cores": 1, "backend": "cpu",
+        "tail_outputs": 2, "mask_voxel_mm": "8 mm", "solver": "paper", "max_steps": 1, "cpu": "p", "cores": 1, "backend": "cpu",
         "versions": {"jax": "0"},
     }  # fmt: skip
     text = write_page(tmp_path, summary).read_text()
@@ -214,6 +215,17 @@ def test_labels_are_found_by_name_and_people_span_the_ages(shared):
     assert not {"1024", "1025", "1039"} & {scan.name for scan in scans}
     assert max(scan.age for scan in scans[:8]) > 50
     assert min(scan.age for scan in scans[:8]) < 20
+
+
+def test_left_labels_lie_on_the_left_of_the_networks_grid(shared):
+    scan = people(shared / "data" / "oasis_2mm")[0]
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = (-90, -126, -72)
+    for name, side in (("left_hippocampus", -1), ("right_hippocampus", 1), ("left_putamen", -1)):
+        (region,) = regions_of((name,), scan.labels.parent / "labels.csv")
+        labels = Volume.load(scan.labels).resample((91, 109, 91), affine, "nearest").array
+        x = affine[0, 3] + 2.0 * np.argwhere(labels == region.value)[:, 0]
+        assert np.sign(x).min() == np.sign(x).max() == side
 
 
 def test_ventricle_masks_of_the_shipped_network_beat_the_blobs_on_real_brains(shared):
