@@ -185,8 +185,8 @@ def test_summary_and_page_of_planted_masks(tmp_path):
 
     summary["run"] = {
         "command": "c", "date": "d", "model": "m", "sha256": None, "layer": "l", "mask_shape": "s", "tails": 1,
-        "tail_outputs": 2, "mask_voxel_mm": "8 mm", "solver": "paper", "max_steps": 1, "cpu": "p", "cores": 1, "backend": "cpu",
-        "versions": {"jax": "0"},
+        "tail_outputs": 2, "mask_voxel_mm": "8 mm", "solver": "paper", "max_steps": 1, "cpu": "p",
+        "cores": 1, "backend": "cpu", "versions": {"jax": "0"},
     }  # fmt: skip
     text = write_page(tmp_path, summary).read_text()
     assert "**passed**" in text
