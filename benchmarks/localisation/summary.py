@@ -214,7 +214,7 @@ def greater(values: np.ndarray, controls: np.ndarray) -> float | None:
     difference = (values - controls)[np.isfinite(values - controls)]
     if not len(difference) or not difference.any():
         return None
-    return float(wilcoxon(difference, alternative="greater").pvalue)
+    return float(wilcoxon(difference, alternative="greater")[1])  # type: ignore[index]
 
 
 def _beats(median: dict[str, float], tests: dict[str, float | None], kind: str, control: str) -> bool:
