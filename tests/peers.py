@@ -79,9 +79,7 @@ def ad_network(shared: Path, fold: int) -> ADNetwork:
 def _sort(state):
     convs = [value for value in state.values() if value.ndim == 5]
     names = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
-    norms = [
-        {key: state[name + key] for key in ("weight", "bias", "running_mean", "running_var")} for name in names
-    ]
+    norms = [{key: state[name + key] for key in ("weight", "bias", "running_mean", "running_var")} for name in names]
     dense = [(value, state[name.replace("weight", "bias")]) for name, value in state.items() if value.ndim == 2]
     assert len(convs) == len(norms) == 4
     assert len(dense) == 2

@@ -5,7 +5,8 @@ scatter) for the gradient of a maximum. Reducing one axis after the other by str
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def sum_pool(x: jax.Array, window: Sequence[int], strides: Sequence[int], paddin
 
 
 def _separably(
-    reduce: Callable[[jax.Array, int, int, int], jax.Array],
+    reduce: Any,  # (x, axis, window, stride) -> array
     fill: float,
     x: jax.Array,
     window: Sequence[int],

@@ -42,7 +42,7 @@ def upsample(mask: jax.Array, geometry: Geometry, shape: Sequence[int]) -> jax.A
     return mask
 
 
-def keep_top(map: jax.Array, percentile: float, rank: int) -> jax.Array:
+def keep_top(map: jax.Array, percentile: float | jax.Array, rank: int) -> jax.Array:
     """Set values at or below a percentile of their map to zero.
 
     Args:

@@ -51,12 +51,12 @@ def armijo_once(step_size: float = 1e-2, decrease: float = 0.99) -> optax.Gradie
     if not step_size > 0 or not 0 < decrease <= 1:
         raise ValueError(f"armijo_once got step_size={step_size}, decrease={decrease}; > 0 and in (0, 1] are needed.")
 
-    def init(params: chex.ArrayTree) -> ArmijoOnceState:
+    def init(params: Any) -> ArmijoOnceState:
         dtype = jax.tree.leaves(params)[0].dtype
         return ArmijoOnceState(jnp.asarray(step_size, dtype), jnp.asarray(jnp.inf, dtype))
 
-    def update(updates: Any, state: ArmijoOnceState, params: Any = None, *, value: chex.Array, **_: Any):
+    def update(updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any):
         step = jnp.where(value < state.value, state.step_size, decrease * state.step_size)
         return jax.tree.map(lambda g: -step * g, updates), ArmijoOnceState(step, value)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]

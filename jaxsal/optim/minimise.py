@@ -11,7 +11,7 @@ import optax
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import Progress, StoppingRule
 
-Objective = Callable[[chex.ArrayTree], tuple[chex.Array, Any]]
+Objective = Callable[[Any], tuple[Any, Any]]
 
 
 class Lane(NamedTuple):

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,7 +30,7 @@ def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransform
     """
     inner = optax.with_extra_args_support(solver)
 
-    def update(updates: Any, state: Any, params: chex.ArrayTree | None = None, **extra: Any):
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         if params is None:
             raise ValueError("nonnegative(...) projects the parameters: call update(grads, state, params).")
         updates, state = inner.update(updates, state, params, **extra)

@@ -71,14 +71,14 @@ def stagnation(window: int = 50, tolerance: float = 1e-5) -> StoppingRule:
     if window < 1:
         raise ValueError(f"stagnation got a window of {window} steps, at least 1 is needed.")
 
-    def init(params: chex.ArrayTree) -> chex.Array:
+    def init(params: chex.ArrayTree) -> jax.Array:
         return jnp.full(window, jnp.inf, dtype=jax.tree.leaves(params)[0].dtype)
 
-    def update(history: chex.Array, progress: Progress) -> tuple[chex.Array, chex.Array]:
-        slot = progress.steps % window
+    def update(history: jax.Array, progress: Progress) -> tuple[jax.Array, jax.Array]:
+        slot = jnp.asarray(progress.steps) % window
         # unseen values are infinite, hence nothing stops before a full window
         flat = jnp.abs(history[slot] - progress.value) <= tolerance
-        return history.at[slot].set(progress.value), _status_if(flat, Status.STAGNATED)
+        return history.at[slot].set(progress.value), jnp.asarray(_status_if(flat, Status.STAGNATED))
 
     return StoppingRule(init, update)
 

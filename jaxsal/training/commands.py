@@ -12,14 +12,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and ev
 CohortFolder = Annotated[Path, typer.Option(help="Folder of the cohort.")]
 Out = Annotated[Path, typer.Option(help="Folder of checkpoints, log and model.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
-Steps = Annotated[int, typer.Option(help="Number of updates.")]
-First = Annotated[int, typer.Option(help="Members that must exist before training starts.")]
-Rate = Annotated[float, typer.Option(help="Further members that become available per update.")]
 Size = Annotated[int, typer.Option(help="Members of the whole cohort.")]
 
 
 @app.command()
-def cohort(out: CohortFolder, size: Size = 5200, seed: Seed = 0) -> None:
+def cohort(out: CohortFolder, size: Size = 4224, seed: Seed = 0) -> None:
     """Make the synthetic cohort (0.7 MB per member); an interrupted run goes on where it stopped."""
     from rich.progress import Progress
 
@@ -35,25 +32,15 @@ def train(
     cohort: CohortFolder,
     out: Out,
     seed: Seed = 0,
-    steps: Steps = 4500,
-    first: First = 1200,
-    rate: Rate = 0.9,
-    size: Size = 5200,
+    members: Annotated[int, typer.Option(help="Members to learn from; the rest is held out.")] = 4000,
+    dense: Annotated[int, typer.Option(help="Updates of the first stage: where structures are.")] = 6000,
+    tuning: Annotated[int, typer.Option(help="Updates of the last stage: the dense layers on whole brains.")] = 400,
 ) -> None:
-    """Train on a cohort that is finished or still being made by the command `cohort`."""
-    from jaxsal.training import morphometry
+    """Train on a cohort; an interrupted run goes on where it stopped."""
+    from jaxsal.training.stages import Plan
+    from jaxsal.training.stages import train as run
 
-    morphometry.train(cohort, out, seed=seed, steps=steps, schedule=morphometry.Schedule(first, rate, size))
-
-
-@app.command()
-def snapshot(
-    cohort: CohortFolder, out: Out, seed: Seed = 0, first: First = 1200, rate: Rate = 0.9, size: Size = 5200
-) -> None:
-    """Save the newest checkpoint of a run, finished or not, as a model."""
-    from jaxsal.training import morphometry
-
-    typer.echo(morphometry.snapshot(cohort, out, seed=seed, schedule=morphometry.Schedule(first, rate, size)))
+    typer.echo(run(cohort, out, Plan(seed=seed, members=members, dense=dense, tuning=tuning)))
 
 
 @app.command()

@@ -70,7 +70,8 @@ def fit(
     @jax.jit
     def update(state: FitState, batch: Any) -> tuple[FitState, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, state.step))
-        change, inner = optimiser.update(gradient, state.optimiser, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to its integer count
+            change, inner = optimiser.update(gradient, state.optimiser, state.params)
         new = optax.apply_updates(state.params, change)
         count = state.step.astype(jnp.float32)
         rate = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
@@ -97,7 +98,7 @@ def save(folder: Path, state: FitState) -> None:
     from orbax.checkpoint import v1 as ocp
 
     folder.mkdir(parents=True, exist_ok=True)
-    ocp.save(folder.resolve() / _name(int(state.step)), state._asdict(), overwrite=True)
+    ocp.save(folder.resolve() / _name(int(state.step)), state._asdict(), overwrite=True)  # type: ignore[arg-type]
     for old in _found(folder)[:-2]:
         shutil.rmtree(old)
 
@@ -109,7 +110,7 @@ def restore(folder: Path, like: FitState) -> FitState:
     found = _found(folder)
     if not found:
         return like
-    return FitState(**ocp.load(found[-1].resolve(), like._asdict()))
+    return FitState(**ocp.load(found[-1].resolve(), like._asdict()))  # type: ignore[arg-type]
 
 
 def _name(step: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,12 @@ from jaxsal.data.synthetic.shape import CORNER, EXTENT
 QUANTUM = 0.01
 """Image intensity per stored grey level."""
 
-_REACHED = tuple(slice(c, c + n) for c, n in zip(CORNER, EXTENT, strict=True))
-_PAINTED = 2  # appearances per anatomy
+REACHED = tuple(slice(c, c + n) for c, n in zip(CORNER, EXTENT, strict=True))
+PAINTED = 2
+"""Appearances per anatomy."""
+
+CELLS, CELL, CELL_START = (23, 28, 23), 4, -1
+"""Cells of the occupancy maps: those of the network's feature maps after the first block, 4 voxels from voxel -1 on."""
 
 
 class Pool(NamedTuple):
@@ -29,12 +32,15 @@ class Pool(NamedTuple):
         images: the part of the grid that a brain can reach, uint8[n, 83, 101, 83] in units of ``QUANTUM``.
         volumes: mm^3, float32[n, 14].
         brain: mm^3, float32[n].
+        occupancy: share of each structure in 8 mm cells, times 255, uint8[n / 2, 23, 28, 23, 14]; one map per
+            anatomy, so members 2 i and 2 i + 1 share map i.
         done: number of members written, int64[1].
     """
 
     images: np.ndarray
     volumes: np.ndarray
     brain: np.ndarray
+    occupancy: np.ndarray
     done: np.ndarray
 
 
@@ -59,6 +65,7 @@ def open_pool(folder: Path, size: int | None = None) -> Pool:
             "images": ((size, *EXTENT), np.uint8),
             "volumes": ((size, len(synthetic.OUTPUTS)), np.float32),
             "brain": ((size,), np.float32),
+            "occupancy": ((size // PAINTED, *CELLS, len(synthetic.OUTPUTS)), np.uint8),
             "done": ((1,), np.int64),
         }
         for name, (shape, dtype) in shapes.items():
@@ -80,38 +87,34 @@ def write_pool(folder: Path, size: int, seed: int, report: Callable[[int, int], 
     Returns:
         The finished cohort.
     """
-    size += size % _PAINTED
+    size += size % PAINTED
     pool = open_pool(folder, size)
     anatomy, key = synthetic.load_anatomy(), jax.random.key(seed)
 
     @jax.jit
-    def make(index: jax.Array, anatomy: synthetic.Anatomy) -> tuple[jax.Array, jax.Array, jax.Array]:
-        k_shape, *k_paint = jax.random.split(jax.random.fold_in(key, index), 1 + _PAINTED)
+    def make(index: jax.Array, anatomy: synthetic.Anatomy) -> tuple[jax.Array, ...]:
+        k_shape, *k_paint = jax.random.split(jax.random.fold_in(key, index), 1 + PAINTED)
         deformed = synthetic.deform(anatomy, synthetic.random_shape(k_shape, anatomy))
         images = jax.lax.map(
             lambda k: synthetic.paint(deformed, synthetic.random_appearance(k, anatomy)), jnp.stack(k_paint)
         )
-        stored = jnp.clip(jnp.rint(images[(slice(None), *_REACHED)] / QUANTUM), 0, 255).astype(jnp.uint8)
-        return stored, *synthetic.volumes(deformed)
+        stored = jnp.clip(jnp.rint(images[(slice(None), *REACHED)] / QUANTUM), 0, 255).astype(jnp.uint8)
+        shares = jnp.rint(255.0 * synthetic.occupancy(deformed, CELL_START, CELL, CELLS)).astype(jnp.uint8)
+        return stored, *synthetic.volumes(deformed), shares
 
-    for start in range(int(pool.done[0]), size, _PAINTED):
-        images, volumes, brain = make(jnp.asarray(start // _PAINTED, jnp.uint32), anatomy)
-        pool.images[start : start + _PAINTED] = images
-        pool.volumes[start : start + _PAINTED] = volumes
-        pool.brain[start : start + _PAINTED] = brain
-        pool.done[0] = start + _PAINTED
+    for start in range(int(pool.done[0]), size, PAINTED):
+        images, volumes, brain, shares = make(jnp.asarray(start // PAINTED, jnp.uint32), anatomy)
+        pool.images[start : start + PAINTED] = images
+        pool.volumes[start : start + PAINTED] = volumes
+        pool.brain[start : start + PAINTED] = brain
+        pool.occupancy[start // PAINTED] = shares
+        pool.done[0] = start + PAINTED
         if report is not None:
-            report(start + _PAINTED, size)
+            report(start + PAINTED, size)
     return pool
-
-
-def wait_for(pool: Pool, count: int, seconds: float = 1.0) -> None:
-    """Block until the cohort has so many members; another process is writing them."""
-    while int(pool.done[0]) < count:
-        time.sleep(seconds)
 
 
 def unpack(images: jax.Array) -> jax.Array:
     """Stored images uint8[b, 83, 101, 83] as network input float32[b, 91, 109, 91, 1]."""
-    margins = [(s.start, n - s.stop) for s, n in zip(_REACHED, GRID, strict=True)]
+    margins = [(s.start, n - s.stop) for s, n in zip(REACHED, GRID, strict=True)]
     return jnp.pad(images.astype(jnp.float32) * QUANTUM, [(0, 0), *margins])[..., None]

@@ -11,14 +11,14 @@ from jaxsal.model import Layer
 
 
 class ConvBlock(NamedTuple):
-    """A convolution, a ReLU and a max-pool.
+    """A convolution, a ReLU and, with a window above 1, a max-pool.
 
     Attributes:
         width: number of feature maps.
         kernel: edge of the cubic (square in 2-D) kernel, in voxels.
         stride: stride of the convolution, in voxels; padding is 'same'.
         bias: whether the convolution has one.
-        pool: window of the max-pool, in voxels; no padding.
+        pool: window of the max-pool, in voxels, without padding; 1 for none.
         pool_stride: stride of the max-pool, in voxels.
     """
 
@@ -40,7 +40,7 @@ REBSAMEN_BLOCKS = (
 class MorphometryVGG(nnx.Module):
     """Regression of morphometric measurements from a scan (Rebsamen et al. 2020).
 
-    Blocks of convolution, ReLU and max-pool, then ``flatten -> dropout -> dense + ReLU -> dropout ->
+    Blocks of convolution, ReLU and (where asked for) max-pool, then ``flatten -> dropout -> dense + ReLU -> dropout ->
     dense -> output``. The defaults are the network that SMOCAM was published with: from a grid of
     164 x 172 x 202 voxels its feature maps have 55 x 58 x 68, 27 x 28 x 33, 14 x 14 x 17 and 6 x 6 x 8
     voxels. Every layer has a name and the network splits at each of them (see :func:`jaxsal.split`).
@@ -83,7 +83,8 @@ class MorphometryVGG(nnx.Module):
     ):
         rank, grid, width = len(shape), np.asarray(shape), channels
         names: list[str] = []
-        for index, block in enumerate((ConvBlock(*b) for b in blocks), start=1):
+        for index, values in enumerate(blocks, start=1):
+            block = ConvBlock(*values)  # type: ignore[arg-type]
             setattr(
                 self,
                 f"conv{index}",
@@ -97,9 +98,12 @@ class MorphometryVGG(nnx.Module):
                     rngs=rngs,
                 ),
             )
-            setattr(self, f"pool{index}", MaxPool(block.pool, block.pool_stride))
-            names += [f"conv{index}", f"relu{index}", f"pool{index}"]
-            width, grid = block.width, (-(-grid // block.stride) - block.pool) // block.pool_stride + 1
+            names += [f"conv{index}", f"relu{index}"]
+            width, grid = block.width, -(-grid // block.stride)
+            if block.pool > 1:
+                setattr(self, f"pool{index}", MaxPool(block.pool, block.pool_stride))
+                names.append(f"pool{index}")
+                grid = (grid - block.pool) // block.pool_stride + 1
             if (grid < 1).any():
                 raise ValueError(
                     f"The input grid {tuple(shape)} is used up at block {index} of {len(blocks)}: "
@@ -134,7 +138,7 @@ class MorphometryVGG(nnx.Module):
             Measurements ``[b, outputs]``.
         """
         for name, layer in self.named_layers():
-            x = layer(x, rngs=rngs) if name.startswith("dropout") else layer(x)
+            x = layer(x, rngs=rngs) if name.startswith("dropout") else layer(x)  # type: ignore[call-arg]
         return x
 
 

@@ -55,7 +55,7 @@ def save(path: str | os.PathLike, model: nnx.Module, record: ModelRecord, *, dty
         else:
             from orbax.checkpoint import v1 as ocp
 
-            ocp.save(staging / "model" / "weights", _nested(flat))
+            ocp.save(staging / "model" / "weights", _nested(flat))  # type: ignore[arg-type]
             (staging / "model" / _RECORD).write_text(record.model_dump_json(indent=2))
             if path.is_dir():
                 path.replace(staging / "previous")
@@ -143,10 +143,11 @@ def _read_directory(path: Path) -> tuple[dict[str, np.ndarray], str]:
     text = record.read_text()
     try:
         json.loads(text)
-        metadata = ocp.metadata(path / "weights").metadata
+        metadata = ocp.metadata(path / "weights").metadata  # type: ignore[arg-type]
     except Exception as error:
         raise ValueError(f"The checkpoint in {path} cannot be read ({error}): it is incomplete or damaged.") from None
-    tree = ocp.load(path / "weights", jax.tree.map(lambda m: np.zeros(m.shape, m.dtype), metadata))
+    like = jax.tree.map(lambda m: np.zeros(m.shape, m.dtype), metadata)
+    tree = ocp.load(path / "weights", like)  # type: ignore[arg-type]
     return {name: np.asarray(value) for name, value in _flat(tree)}, text
 
 

@@ -95,7 +95,7 @@ def test_weights_without_a_record_and_wrong_records_are_answered(model, record, 
         zoo.load(tmp_path / "wrong.safetensors")
     other = record.model_copy(update={"architecture": "Other"})
     zoo.save(tmp_path / "other.safetensors", model, other)
-    with pytest.raises(ValueError, match="Unknown architecture 'Other'; known: .*MorphometryVGG"):
+    with pytest.raises(ValueError, match=r"Unknown architecture 'Other'; known: .*MorphometryVGG"):
         zoo.load(tmp_path / "other.safetensors")
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_directory_is_answered(model, record, tmp_path):
 
 def test_records_refuse_nonsense(record):
     assert record.output_index("right") == 1
-    with pytest.raises(KeyError, match="no output 'middle'. It has: left, right"):
+    with pytest.raises(KeyError, match=r"no output 'middle'. It has: left, right"):
         record.output_index("middle")
     with pytest.raises(ValidationError, match="repeated: left"):
         zoo.ModelRecord(**record.model_dump() | {"outputs": [{"name": "left"}, {"name": "left"}]})

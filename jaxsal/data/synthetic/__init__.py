@@ -13,5 +13,6 @@ from jaxsal.data.synthetic.shape import Deformed as Deformed
 from jaxsal.data.synthetic.shape import Shape as Shape
 from jaxsal.data.synthetic.shape import deform as deform
 from jaxsal.data.synthetic.shape import identity_shape as identity_shape
+from jaxsal.data.synthetic.shape import occupancy as occupancy
 from jaxsal.data.synthetic.shape import random_shape as random_shape
 from jaxsal.data.synthetic.shape import volumes as volumes

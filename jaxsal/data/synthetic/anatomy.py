@@ -121,7 +121,7 @@ def _prepare(labels: np.ndarray, intensity: np.ndarray, template_origin: np.ndar
     labels, intensity, brain = labels[box], intensity[box], brain[box]
 
     groups = np.where(brain, TISSUE, 0).astype(np.uint16)
-    depth = ndimage.distance_transform_edt(brain)
+    depth = _depth(brain)
     groups[brain & (depth <= 6)] = SHELL
     for group, members in (
         (FLUID, _FLUID),
@@ -151,6 +151,13 @@ def _prepare(labels: np.ndarray, intensity: np.ndarray, template_origin: np.ndar
     )
 
 
+def _depth(inside: np.ndarray) -> np.ndarray:
+    """Distance of each voxel of a region to the nearest voxel outside, in voxels."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(inside))
+
+
 def _growth_fields(growing: list[np.ndarray], origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Velocity along the normal of each region's smoothed signed distance, fading away from its boundary."""
     from scipy import ndimage
@@ -162,7 +169,7 @@ def _growth_fields(growing: list[np.ndarray], origin: np.ndarray) -> tuple[np.nd
     fields, reach = [], []
     for region in growing:
         inside = region[box]
-        distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
+        distance = _depth(~inside) - _depth(inside)
         # The half-voxel between the two transforms: the boundary lies between voxel centres.
         distance = np.where(inside, distance + 0.5, distance - 0.5)
         smooth = ndimage.gaussian_filter(distance, 1.0)
@@ -171,7 +178,7 @@ def _growth_fields(growing: list[np.ndarray], origin: np.ndarray) -> tuple[np.nd
         fade = 3.0 + 3.0 * size  # mm: large structures push their surroundings further away
         normal = np.stack(np.gradient(smooth), -1)
         speed = np.exp(-0.5 * (np.maximum(smooth, 0.0) / fade) ** 2)
-        edge = ndimage.distance_transform_edt(np.pad(np.ones(inside.shape, bool), 1))[1:-1, 1:-1, 1:-1]
+        edge = _depth(np.pad(np.ones(inside.shape, bool), 1))[1:-1, 1:-1, 1:-1]
         speed = speed * np.clip((edge - 1.0) / 6.0, 0.0, 1.0)
         field = normal * speed[..., None]
         field = np.stack([ndimage.gaussian_filter(field[..., i], 0.7)[::2, ::2, ::2] for i in range(3)], -1)

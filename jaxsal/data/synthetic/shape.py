@@ -158,3 +158,26 @@ def volumes(deformed: Deformed) -> tuple[jax.Array, jax.Array]:
     of = jnp.stack([jnp.where(deep == g, share, 0.0).sum((0, 1, 2)).sum() for g in range(1, 1 + len(an.OUTPUTS))])
     brain = jnp.where(group > 0, weights, 0.0).sum((0, 1, 2)).sum()
     return of * an.SPACING**3, brain * an.SPACING**3
+
+
+def occupancy(deformed: Deformed, first: int, cell: int, cells: tuple[int, int, int]) -> jax.Array:
+    """Share of each measured structure in cubic cells of the output grid.
+
+    Args:
+        deformed: the sampled template.
+        first: output voxel at which the first cell starts on every axis; may be negative.
+        cell: edge of a cell in output voxels.
+        cells: number of cells along each axis.
+
+    Returns:
+        float32[*cells, 14]; a cell's volume in mm^3 times its shares, summed over cells, is the volumes.
+    """
+    group = (deformed.codes >> 8).reshape(8, *EXTENT)
+    weights = deformed.weights.reshape(8, *EXTENT)
+    shares = jnp.stack([jnp.where(group == g, weights, 0.0).sum(0) for g in range(1, 1 + len(an.OUTPUTS))], -1)
+    ends = [c + e - first for c, e in zip(CORNER, EXTENT, strict=True)]
+    after = [max(n * cell - end, 0) for n, end in zip(cells, ends, strict=True)]
+    shares = jnp.pad(shares, [*((c - first, a) for c, a in zip(CORNER, after, strict=True)), (0, 0)])
+    i, j, k = cells
+    shares = shares[: i * cell, : j * cell, : k * cell]
+    return shares.reshape(i, cell, j, cell, k, cell, -1).mean((1, 3, 5))

@@ -1,0 +1,156 @@
+"""The first stage: convolutions learn how much of each place a structure fills, not only how large it is.
+
+One number per structure teaches convolutions slowly. The cohort knows the share of every structure in every cell of
+the grid, so linear read-outs of three feature maps are trained to predict how the shares differ from their mean over
+the cohort. The coarsest read-out has weights of its own in every cell; summed over the cells it is the prediction of
+the volumes, which is what the dense layers start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jaxsal.data.synthetic import OUTPUTS
+from jaxsal.data.synthetic.anatomy import SPACING
+from jaxsal.engine.lower import lower
+from jaxsal.training.pool import CELL
+
+FINE, COARSE, POOLED = "relu3", "relu4", "relu5"
+"""The layers with a read-out: cells of 8, 16 and 32 mm."""
+
+PAIRS = len(OUTPUTS) // 2
+CELL_VOLUME = (CELL * SPACING) ** 3  # mm^3 of the finest cells
+POOLED_VOLUME = 4**3 * CELL_VOLUME
+_FINE_WEIGHT = 300.0  # a cross-entropy over mostly empty cells is small
+_LEAST = 1e-4  # share below which a cell counts as never reached
+
+
+class Average(NamedTuple):
+    """The cohort's mean shares, and how far members are from them.
+
+    Attributes:
+        fine: logit of the mean share of a structure's two sides together, float32[i, j, k, 7].
+        coarse: mean share of 16 mm cells, float32[i, j, k, 14].
+        coarse_sigma: root mean square difference from it, float32[14].
+        pooled: mean share of 32 mm cells, float32[i, j, k, 14].
+        pooled_sigma: root mean square difference from it, float32[14].
+    """
+
+    fine: jax.Array
+    coarse: jax.Array
+    coarse_sigma: jax.Array
+    pooled: jax.Array
+    pooled_sigma: jax.Array
+
+
+class DenseParams(NamedTuple):
+    """What the stage trains.
+
+    Attributes:
+        network: the network's state; its dense layers are not touched.
+        fine: read-out of 8 mm cells, added to the average's logits, float32[channels, 7].
+        coarse: read-out of 16 mm cells, standardised difference from the mean share, float32[channels, 14].
+        pooled: read-out of 32 mm cells, one per cell, float32[i, j, k, channels, 14].
+        offset: of the pooled read-out, float32[i, j, k, 14].
+    """
+
+    network: Any
+    fine: jax.Array
+    coarse: jax.Array
+    pooled: jax.Array
+    offset: jax.Array
+
+
+def initial(network: nnx.Module, widths: tuple[int, int, int], average: Average) -> DenseParams:
+    """The network as it is, and read-outs that predict the mean share everywhere."""
+    fine, coarse, pooled = widths
+    n = len(OUTPUTS)
+    cells = average.pooled.shape[:-1]
+    return DenseParams(
+        nnx.split(network)[1],
+        jnp.zeros((fine, PAIRS)),
+        jnp.zeros((coarse, n)),
+        jnp.zeros((*cells, pooled, n)),
+        jnp.zeros((*cells, n)),
+    )
+
+
+def coarsen(shares: jax.Array, factor: int) -> jax.Array:
+    """Mean shares [b, i, j, k, n] of cells `factor` times as large; what lies beyond the last cell is empty."""
+    shares = jnp.pad(shares, [(0, 0), *((0, -n % factor) for n in shares.shape[1:-1]), (0, 0)])
+    i, j, k = (n // factor for n in shares.shape[1:-1])
+    return shares.reshape(len(shares), i, factor, j, factor, k, factor, -1).mean((2, 4, 6))
+
+
+def either(shares: jax.Array) -> jax.Array:
+    """Share of a structure's left and right side together, [..., 14] -> [..., 7]."""
+    return jnp.clip(shares.reshape(*shares.shape[:-1], PAIRS, 2).sum(-1), 0.0, 1.0)
+
+
+def average(shares: np.ndarray) -> Average:
+    """Measure the mean and the differences of stored shares (times 255), uint8[m, i, j, k, 14]."""
+    fine = jnp.asarray(shares, jnp.float32) / 255.0
+    maps = []
+    for factor in (2, 4):
+        coarse = coarsen(fine, factor)
+        mean = coarse.mean(0)
+        maps += [mean, jnp.sqrt(((coarse - mean[None]) ** 2).mean((0, 1, 2, 3)))]
+    prior = jnp.clip(either(fine).mean(0), _LEAST, 1.0 - _LEAST)
+    return Average(jnp.log(prior) - jnp.log1p(-prior), *maps)
+
+
+def maps(model: Any, x: jax.Array) -> dict[str, jax.Array]:
+    """The three feature maps that have a read-out."""
+    found = {}
+    for name, layer in model.named_layers():
+        x = layer(x)
+        if name in (FINE, COARSE, POOLED):
+            found[name] = x
+        if name == POOLED:
+            return found
+    raise ValueError(f"the network has no layer {POOLED!r}")
+
+
+def dense_loss(
+    network: nnx.Module, mean: Average, sigma: jax.Array
+) -> Callable[[DenseParams, tuple[jax.Array, jax.Array]], jax.Array]:
+    r"""Cross-entropy of fine shares, squared errors of coarser ones, Huber loss of their sums, added up.
+
+    .. math:: 300\,H(o_8, \hat o_8) + \overline{((o_{16} - \hat o_{16}) / s_{16})^2}
+        + \overline{((o_{32} - \hat o_{32}) / s_{32})^2} + \overline{h((V - \hat V) / \sigma)}
+
+    Args:
+        network: gives the architecture.
+        mean: the cohort's average.
+        sigma: standard deviation of each volume, mm^3, float32[14].
+
+    Returns:
+        (params, (images float32[b, *space, 1], shares float32[b, *cells, 14])) -> (float32[], the four terms).
+    """
+    graph = nnx.split(network)[0]
+    fast = lower(lambda state, x: maps(nnx.merge(graph, state), x))
+
+    def per_structure(values: jax.Array) -> jax.Array:
+        return values.reshape(1, 1, 1, 1, -1)
+
+    def loss(params: DenseParams, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x, shares = batch
+        found = fast(params.network, x)
+        fine = optax.sigmoid_binary_cross_entropy(found[FINE] @ params.fine + mean.fine[None], either(shares)).mean()
+        true_coarse = (coarsen(shares, 2) - mean.coarse[None]) / per_structure(mean.coarse_sigma)
+        coarse = ((found[COARSE] @ params.coarse - true_coarse) ** 2).mean()
+        true_pooled = (coarsen(shares, 4) - mean.pooled[None]) / per_structure(mean.pooled_sigma)
+        difference = jnp.einsum("bijkc,ijkcn->bijkn", found[POOLED], params.pooled) + params.offset[None] - true_pooled
+        pooled = (difference**2).mean()
+        volume = (difference * per_structure(mean.pooled_sigma)).sum((1, 2, 3)) * POOLED_VOLUME
+        size = optax.losses.huber_loss(volume / sigma[None]).mean()
+        return _FINE_WEIGHT * fine + coarse + pooled + size
+
+    return loss
