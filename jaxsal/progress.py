@@ -2,8 +2,9 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Meter(Protocol):
@@ -36,10 +37,47 @@ def bar(description: str) -> Iterator[Meter]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True, disable=not _seen(console)) as progress:
         task = progress.add_task(description, total=None, text="")
 
         def meter(done: float, total: float, text: str, /) -> None:
             progress.update(task, completed=done, total=total, text=text)
 
         yield meter
+
+
+@contextlib.contextmanager
+def reporting(progress: Meter | None, description: str, *, patience: float = 2.0) -> Iterator[Meter]:
+    """The caller's meter or, where there is none, a bar once the work has taken a while.
+
+    Args:
+        progress: what the caller passed.
+        description: what is being done.
+        patience: seconds before a bar appears.
+
+    Yields:
+        A meter that is valid inside the ``with``.
+
+    Example:
+        >>> with reporting(None, "counting") as meter:
+        ...     for i in range(3):
+        ...         meter(i, 3, "numbers")
+    """
+    if progress is not None:
+        yield progress
+        return
+    start, shown = time.monotonic(), []
+    with contextlib.ExitStack() as stack:
+
+        def meter(done: float, total: float, text: str, /) -> None:
+            if not shown and time.monotonic() - start >= patience:
+                shown.append(stack.enter_context(bar(description)))
+            for show in shown:
+                show(done, total, text)
+
+        yield meter
+
+
+def _seen(console: Any) -> bool:
+    return console.is_terminal or console.is_jupyter

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxsal.data import Volume, check_space, prepare
 from jaxsal.explanation.planning import Plan, plan
 from jaxsal.explanation.result import Explanation, Timing
-from jaxsal.progress import Meter, silent
+from jaxsal.progress import Meter, reporting, silent
 from jaxsal.zoo import LoadedModel
 
 
@@ -23,7 +23,7 @@ def explain(
     layer: str | None = None,
     *,
     name: str | None = None,
-    progress: Meter = silent,
+    progress: Meter | None = None,
     **options: Any,
 ) -> Explanation:
     """Find out which voxels of a scan a network used for each of its outputs.
@@ -39,7 +39,7 @@ def explain(
         outputs: ``"all"``, one name, or a sequence of names and positions.
         layer: where the mask lies; None is the layer that the record names.
         name: of the scan in reports; None is its file name.
-        progress: a meter from :mod:`jaxsal.progress`.
+        progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
         **options: of the method: for SMOCAM ``solver`` (``"paper"`` or ``"nonnegative"``), ``max_steps``, ``lam``,
             ``gamma``, ``percentile``.
 
@@ -57,7 +57,8 @@ def explain(
         >>> explanation.table  # doctest: +SKIP
         >>> explanation.save("results")  # doctest: +SKIP
     """
-    return run(plan(model, method, outputs, layer, **options), image, name=name, progress=progress)
+    with reporting(progress, "explaining") as meter:
+        return run(plan(model, method, outputs, layer, **options), image, name=name, progress=meter)
 
 
 def run(

@@ -17,7 +17,7 @@ from jaxsal.explanation.notes import quantity, share
 from jaxsal.explanation.paging import page
 from jaxsal.explanation.provenance import run_record
 from jaxsal.explanation.result import Explanation
-from jaxsal.progress import Meter, silent
+from jaxsal.progress import Meter, reporting
 from jaxsal.report import cuts_png, render
 
 _URL = "https://github.com/jaxsal/jaxsal"
@@ -76,7 +76,7 @@ def write(
     one_file: bool = False,
     inputs: Iterable[str | os.PathLike] = (),
     command: str | None = None,
-    progress: Meter = silent,
+    progress: Meter | None = None,
 ) -> tuple[Path, ...]:
     """Write maps, pictures, table, run record and report; files of an earlier run are replaced one by one.
 
@@ -87,7 +87,7 @@ def write(
         one_file: one 4-D map with a list of its outputs instead of one 3-D map for each.
         inputs: files that must not be overwritten, besides the scan itself.
         command: for the record, the command line without folders.
-        progress: a meter from :mod:`jaxsal.progress`.
+        progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
     Returns:
         The files written, the report last.
@@ -105,19 +105,22 @@ def write(
     names, total = explanation.output_names, len(explanation.output_names)
     pictures: list[bytes] = []
     frames: list[np.ndarray] = []
-    for done, (name, label) in enumerate(zip(names, labels(names), strict=True)):
-        progress(done, total, "writing maps and pictures")
-        saliency = explanation.map(name)
-        if one_file:
-            frames.append(saliency.array)
-        else:
-            path = directory / where.file(f"{explanation.plan.method.name}.nii.gz", label)
-            written.append(_write_map(path, saliency, name, protected))
-        picture = cuts_png(explanation.volume, saliency, explanation.peak(name), _title(explanation, name))
-        pictures.append(picture)
-        path = directory / where.file(f"{explanation.plan.method.name}.png", label)
-        written.append(write_atomic(path, lambda file, picture=picture: file.write_bytes(picture), inputs=protected))
-    progress(total, total, "writing the report")
+    with reporting(progress, "writing") as meter:
+        for done, (name, label) in enumerate(zip(names, labels(names), strict=True)):
+            meter(done, total, "writing maps and pictures")
+            saliency = explanation.map(name)
+            if one_file:
+                frames.append(saliency.array)
+            else:
+                path = directory / where.file(f"{explanation.plan.method.name}.nii.gz", label)
+                written.append(_write_map(path, saliency, name, protected))
+            picture = cuts_png(explanation.volume, saliency, explanation.peak(name), _title(explanation, name))
+            pictures.append(picture)
+            path = directory / where.file(f"{explanation.plan.method.name}.png", label)
+            written.append(
+                write_atomic(path, lambda file, picture=picture: file.write_bytes(picture), inputs=protected)
+            )
+        meter(total, total, "writing the report")
     if one_file:
         written += _write_frames(explanation, directory, where, frames, protected)
     table = explanation.table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")

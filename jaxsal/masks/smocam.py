@@ -16,7 +16,7 @@ from jaxsal.masks import terms
 from jaxsal.masks.result import MaskResult, SmocamConfig, Terms, judge, warn_of_flips
 from jaxsal.masks.upsample import keep_top, upsample
 from jaxsal.model import Model, as_pytree, check_input, check_model
-from jaxsal.progress import Meter, silent
+from jaxsal.progress import Meter, reporting
 from jaxsal.splitting import Split
 from jaxsal.target import output_indices
 
@@ -46,7 +46,7 @@ def smocam(
     max_steps: int = 2000,
     percentile: float = 95,
     geometry: Geometry | None = None,
-    progress: Meter = silent,
+    progress: Meter | None = None,
 ) -> MaskResult:
     r"""Masks on a network's features that keep each output where it is, within a budget, smoothly.
 
@@ -73,7 +73,7 @@ def smocam(
         max_steps: most updates per lane, whatever the rule.
         percentile: 0 to 100; how much of the saliency is set to zero.
         geometry: where the features lie in the image; None reads it off the head's operations.
-        progress: a meter from :mod:`jaxsal.progress`.
+        progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
     Returns:
         Masks, saliency and diagnostics; arrays lead with ``[k, b]``.
@@ -124,15 +124,13 @@ def smocam(
     weights = (jnp.asarray(lam, features.dtype), jnp.asarray(gamma, features.dtype))
     lanes = _start(solver, stop, tail, problems, weights)
     until = 0
-    while (running := int((np.asarray(lanes.status) == optim.Status.RUNNING).sum())) > 0:
-        progress(
-            float(np.where(np.asarray(lanes.status) == 0, np.asarray(lanes.steps), max_steps).mean()),
-            max_steps,
-            f"{running} of {lanes.status.size} masks running",
-        )
-        until += _CHUNK
-        lanes = _advance(solver, stop, tail, problems, weights, lanes, jnp.int32(until))
-    progress(max_steps, max_steps, "done")
+    with reporting(progress, "SMOCAM") as meter:
+        while (running := int((np.asarray(lanes.status) == optim.Status.RUNNING).sum())) > 0:
+            done = np.where(np.asarray(lanes.status) == optim.Status.RUNNING, np.asarray(lanes.steps), max_steps)
+            meter(float(done.mean()), max_steps, f"{running} of {lanes.status.size} masks running")
+            until += _CHUNK
+            lanes = _advance(solver, stop, tail, problems, weights, lanes, jnp.int32(until))
+        meter(max_steps, max_steps, "done")
 
     lanes = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), lanes)  # [b, k] -> [k, b]
     parts, masked = lanes.aux
