@@ -81,7 +81,7 @@ def _by_platform(jaxpr: Any, eqn: Any, on_cpu: Callable[..., jax.Array], operand
 def _on_cpu(eqn: Any) -> Callable[..., jax.Array] | None:
     """What replaces an operation on CPU, or None to keep it."""
     p = eqn.params
-    if _is_plain_convolution(eqn):
+    if is_plain_convolution(eqn) and len(p["window_strides"]) == 3:
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
         return lambda x, kernel: _by_taps(x, kernel, strides, padding)
     if _is_plain_pool(eqn):
@@ -108,7 +108,8 @@ def _is_plain_pool(eqn: Any) -> bool:
     )
 
 
-def _is_plain_convolution(eqn: Any) -> bool:
+def is_plain_convolution(eqn: Any) -> bool:
+    """Whether an operation is a convolution of any rank, channel-last, with one group and without dilation."""
     if eqn.primitive.name != "conv_general_dilated":
         return False
     p = eqn.params
@@ -120,8 +121,7 @@ def _is_plain_convolution(eqn: Any) -> bool:
         and tuple(dims.rhs_spec) == (last, rank, *range(rank))
     )  # fmt: skip
     return (
-        rank == 3
-        and channel_last
+        channel_last
         and p["feature_group_count"] == p["batch_group_count"] == 1
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
         and min(min(pair) for pair in p["padding"]) >= 0

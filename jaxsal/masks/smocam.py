@@ -12,6 +12,7 @@ import optax
 from jaxsal import optim
 from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
+from jaxsal.engine.masked import masked
 from jaxsal.masks import terms
 from jaxsal.masks.result import MaskResult, SmocamConfig, Terms, judge, warn_of_flips
 from jaxsal.masks.upsample import keep_top, upsample
@@ -179,11 +180,12 @@ def smocam_objective(
     Returns:
         ``mask[*t] -> (value, (Terms, masked prediction))``.
     """
+    under = masked(tail, features)
 
     def objective(mask: jax.Array):
-        masked = tail(features * mask[None, ..., None])[0, index]
-        parts = Terms(terms.l1_distance(masked, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
-        return parts.distance + lam * parts.norm + gamma * parts.smoothness, (parts, masked)
+        found = under(mask)[0, index]
+        parts = Terms(terms.l1_distance(found, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
+        return parts.distance + lam * parts.norm + gamma * parts.smoothness, (parts, found)
 
     return objective
 
@@ -202,7 +204,7 @@ def _forward(head: Model, tail: Model, x: jax.Array):
 
 def _objective(tail: Model, problem: _Problem, weights: tuple[jax.Array, jax.Array]):
     features, prediction, sigma, index = problem
-    return smocam_objective(lower(tail), features, index, prediction, sigma, *weights)
+    return smocam_objective(tail, features, index, prediction, sigma, *weights)
 
 
 # lanes are nested: outputs within images, so that the features of an image are shared and never copied
