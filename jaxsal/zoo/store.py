@@ -16,6 +16,7 @@ from jaxsal.zoo.record import ModelRecord
 from jaxsal.zoo.registry import build
 
 _RECORD = "record.json"
+_WEIGHTS = "weights"
 
 
 class LoadedModel(NamedTuple):
@@ -41,9 +42,14 @@ def save(path: str | os.PathLike, model: nnx.Module, record: ModelRecord, *, dty
 
     Returns:
         The path written.
+
+    Raises:
+        FileExistsError: if something else than a saved network lies there; only such a one is replaced.
+        ValueError: if a weight is not finite, or too large for the storage type.
     """
     path = Path(path)
-    flat = {name: np.asarray(value if dtype is None else value.astype(dtype)) for name, value in weights(model).items()}
+    _refuse_to_replace(path)
+    flat = {name: _stored(name, value, dtype) for name, value in weights(model).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -55,11 +61,9 @@ def save(path: str | os.PathLike, model: nnx.Module, record: ModelRecord, *, dty
         else:
             from orbax.checkpoint import v1 as ocp
 
-            ocp.save(staging / "model" / "weights", _nested(flat))  # type: ignore[arg-type]
+            ocp.save(staging / "model" / _WEIGHTS, _nested(flat))  # type: ignore[arg-type]
             (staging / "model" / _RECORD).write_text(record.model_dump_json(indent=2))
-            if path.is_dir():
-                path.replace(staging / "previous")
-            (staging / "model").replace(path)
+            _put(staging / "model", path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return path
@@ -98,6 +102,65 @@ def weights(model: nnx.Module) -> dict[str, jax.Array]:
     """The saved variables of a network by dotted path, e.g. ``conv1.kernel``."""
     _, state, _ = nnx.split(model, nnx.Any(nnx.Param, nnx.BatchStat), ...)
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+
+
+def _refuse_to_replace(path: Path) -> None:
+    """Only a network that was saved before, or nothing, may be replaced."""
+    if path.suffix == ".safetensors":
+        if path.is_dir():
+            raise FileExistsError(f"{path} is a folder, a file is to be written there: give another name.")
+        return
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(
+            f"{path} is a file, a folder is to be written there: give a name that ends in .safetensors for one "
+            "file, or another name for a folder."
+        )
+    found = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    others = sorted(found - {_RECORD, _WEIGHTS})
+    if found and (others or _RECORD not in found):
+        what = f"holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}" if others else "is not empty"
+        raise FileExistsError(
+            f"{path} is a folder that {what}{'' if _RECORD in found else f' and lacks {_RECORD}'}: it is not a "
+            "network that jaxsal saved, and saving would replace the whole folder. Give the name of a new folder, "
+            f"for example {path / 'network'}."
+        )
+
+
+def _stored(name: str, value: jax.Array, dtype: Any) -> np.ndarray:
+    stored = np.asarray(value if dtype is None else value.astype(dtype))
+    bad = int((~np.isfinite(stored)).sum())
+    if bad and np.isfinite(np.asarray(value)).all():
+        raise ValueError(
+            f"The weight {name} reaches {float(np.abs(np.asarray(value)).max()):.4g}, which {stored.dtype} cannot hold "
+            f"({bad} of {stored.size} values would be infinite): save it as float32 or bfloat16."
+        )
+    if bad:
+        raise ValueError(
+            f"The weight {name} holds {bad} NaN or infinite values of {stored.size}: such a network predicts nothing; "
+            "look for where its training diverged."
+        )
+    return stored
+
+
+def _put(folder: Path, path: Path) -> None:
+    """Rename a folder to a path at which an older one may lie; when that fails the older one is put back."""
+    if not path.is_dir():
+        folder.replace(path)
+        return
+    # not in the staging folder: what cannot be put back must survive its removal
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-previous-", dir=path.parent))
+    try:
+        path.replace(aside / path.name)
+        try:
+            folder.replace(path)
+        except BaseException:
+            (aside / path.name).replace(path)
+            raise
+    except BaseException:
+        if not any(aside.iterdir()):
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(model: nnx.Module, flat: dict[str, np.ndarray], path: Path) -> None:
@@ -143,11 +206,11 @@ def _read_directory(path: Path) -> tuple[dict[str, np.ndarray], str]:
     text = record.read_text()
     try:
         json.loads(text)
-        metadata = ocp.metadata(path / "weights").metadata  # type: ignore[arg-type]
+        metadata = ocp.metadata(path / _WEIGHTS).metadata  # type: ignore[arg-type]
     except Exception as error:
         raise ValueError(f"The checkpoint in {path} cannot be read ({error}): it is incomplete or damaged.") from None
     like = jax.tree.map(lambda m: np.zeros(m.shape, m.dtype), metadata)
-    tree = ocp.load(path / "weights", like)  # type: ignore[arg-type]
+    tree = ocp.load(path / _WEIGHTS, like)  # type: ignore[arg-type]
     return {name: np.asarray(value) for name, value in _flat(tree)}, text
 
 

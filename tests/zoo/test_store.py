@@ -44,6 +44,68 @@ def test_saving_again_replaces_the_whole(name, model, record, tmp_path):
     assert zoo.load(tmp_path / name).record.name == "second"
 
 
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("also", [[], ["record.json"], ["record.json", "weights"]], ids=len)
+def test_a_folder_of_other_things_is_left_alone(also, model, record, tmp_path):
+    study = tmp_path / "study"
+    for name in ("sub-01/scan.nii.gz", *also):
+        (study / name).parent.mkdir(parents=True, exist_ok=True)
+        (study / name).write_text("precious")
+    before = tree(tmp_path)
+    with pytest.raises(FileExistsError, match=r"study is a folder that holds sub-01.*not a network.*a new folder"):
+        zoo.save(study, model, record)
+    assert tree(tmp_path) == before
+
+
+def test_folders_and_files_are_not_taken_for_each_other(model, record, tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(FileExistsError, match=r"a\.safetensors is a folder, a file is to be written"):
+        zoo.save(tmp_path / "a.safetensors", model, record)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes is a file, a folder is to be written.*\.safetensors"):
+        zoo.save(tmp_path / "notes", model, record)
+    assert tree(tmp_path) == {"notes": b"mine"}
+
+
+def test_an_empty_folder_is_filled(model, record, tmp_path):
+    (tmp_path / "model").mkdir()
+    assert zoo.load(zoo.save(tmp_path / "model", model, record)).record == record
+
+
+def test_the_earlier_network_stays_when_the_new_one_cannot_be_put_in_place(model, record, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    path = zoo.save(tmp_path / "model", model, record)
+    before, replace = tree(tmp_path), Path.replace
+
+    def fails(self, target):
+        if self.name == "model" and self.parent != tmp_path and "previous" not in self.parent.name:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space left"):
+        zoo.save(path, model, record.model_copy(update={"name": "second"}))
+    assert tree(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(7e4, r"conv2\.kernel reaches 7e\+04, which float16 cannot hold \(1 of"), (np.nan, r"conv2\.kernel holds 1 NaN")],
+)
+def test_weights_that_would_not_be_finite_are_refused_by_name(value, message, record, tmp_path):
+    blocks = [zoo.ConvBlock(*block) for block in CONFIG["blocks"]]
+    model = zoo.MorphometryVGG(2, shape=(12, 13), blocks=blocks, dense=(6, 4), rngs=nnx.Rngs(3))
+    model.conv2.kernel.set_value(model.conv2.kernel.get_value().at[0, 0, 0, 0].set(value))
+    with pytest.raises(ValueError, match=message):
+        zoo.save(tmp_path / "model.safetensors", model, record, dtype="float16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_half_precision_storage_is_computed_in_single(model, record, tmp_path):
     full = zoo.save(tmp_path / "full.safetensors", model, record)
     half = zoo.save(tmp_path / "half.safetensors", model, record, dtype="float16")
