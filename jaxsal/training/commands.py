@@ -33,14 +33,15 @@ def train(
     out: Out,
     seed: Seed = 0,
     members: Annotated[int, typer.Option(help="Members to learn from; the rest is held out.")] = 4000,
-    dense: Annotated[int, typer.Option(help="Updates of the first stage: where structures are.")] = 6000,
-    tuning: Annotated[int, typer.Option(help="Updates of the last stage: the dense layers on whole brains.")] = 400,
+    places: Annotated[int, typer.Option(help="Updates of the convolutions by where structures are.")] = 6000,
+    sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 1500,
+    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 400,
 ) -> None:
     """Train on a cohort; an interrupted run goes on where it stopped."""
     from jaxsal.training.stages import Plan
     from jaxsal.training.stages import train as run
 
-    typer.echo(run(cohort, out, Plan(seed=seed, members=members, dense=dense, tuning=tuning)))
+    typer.echo(run(cohort, out, Plan(seed=seed, members=members, places=places, sizes=sizes, whole=whole)))
 
 
 @app.command()

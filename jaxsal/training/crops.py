@@ -15,10 +15,8 @@ padding fall on the same voxels as they do on the whole grid."""
 CELLS = tuple(-(-n // CELL) for n in SHAPE)
 """Cells of the occupancy maps that the part holds."""
 
-_VOXELS = tuple(slice(a - r.start, a - r.start + n) for a, r, n in zip(FIRST, REACHED, SHAPE, strict=True))
-_SHARES = tuple(
-    slice((a - CELL_START) // CELL, (a - CELL_START) // CELL + n) for a, n in zip(FIRST, CELLS, strict=True)
-)
+JITTER = 1
+"""Voxels by which a crop for volumes alone may be off, either way along each axis."""
 
 
 class Crops(NamedTuple):
@@ -40,7 +38,34 @@ def take(pool: Pool, members: np.ndarray) -> Crops:
         pool: the cohort.
         members: their numbers, int[b].
     """
-    return Crops(
-        np.stack([pool.images[(i, *_VOXELS)] for i in members]),
-        np.stack([pool.occupancy[(i // PAINTED, *_SHARES)] for i in members]),
+    cells = tuple(
+        slice((a - CELL_START) // CELL, (a - CELL_START) // CELL + n) for a, n in zip(FIRST, CELLS, strict=True)
     )
+    return Crops(
+        np.stack([_image(pool, i, FIRST) for i in members]),
+        np.stack([pool.occupancy[(i // PAINTED, *cells)] for i in members]),
+    )
+
+
+def shaken(pool: Pool, members: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Crops a little off their place, half of them seen in a mirror, and which ones those are.
+
+    Args:
+        pool: the cohort.
+        members: their numbers, int[b].
+        rng: draws places and mirrors.
+
+    Returns:
+        Stored grey levels uint8[b, 59, 69, 51] and bool[b].
+    """
+    flips = rng.random(len(members)) < 0.5
+    images = []
+    for member, flip in zip(members, flips, strict=True):
+        first = np.add(FIRST, rng.integers(-JITTER, JITTER + 1, 3))
+        images.append(_image(pool, member, tuple(first))[:: -1 if flip else 1])
+    return np.stack(images), flips
+
+
+def _image(pool: Pool, member: int, first: tuple[int, ...]) -> np.ndarray:
+    voxels = tuple(slice(a - r.start, a - r.start + n) for a, r, n in zip(first, REACHED, SHAPE, strict=True))
+    return pool.images[(member, *voxels)]

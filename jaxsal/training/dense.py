@@ -118,9 +118,7 @@ def maps(model: Any, x: jax.Array) -> dict[str, jax.Array]:
     raise ValueError(f"the network has no layer {POOLED!r}")
 
 
-def dense_loss(
-    network: nnx.Module, mean: Average, sigma: jax.Array
-) -> Callable[[DenseParams, tuple[jax.Array, jax.Array]], jax.Array]:
+def place_loss(network: nnx.Module, mean: Average, sigma: jax.Array) -> Callable[[DenseParams, Any], jax.Array]:
     r"""Cross-entropy of fine shares, squared errors of coarser ones, Huber loss of their sums, added up.
 
     .. math:: 300\,H(o_8, \hat o_8) + \overline{((o_{16} - \hat o_{16}) / s_{16})^2}
@@ -132,25 +130,54 @@ def dense_loss(
         sigma: standard deviation of each volume, mm^3, float32[14].
 
     Returns:
-        (params, (images float32[b, *space, 1], shares float32[b, *cells, 14])) -> (float32[], the four terms).
+        (params, (images float32[b, *space, 1], shares float32[b, *cells, 14])) -> float32[].
     """
-    graph = nnx.split(network)[0]
-    fast = lower(lambda state, x: maps(nnx.merge(graph, state), x))
-
-    def per_structure(values: jax.Array) -> jax.Array:
-        return values.reshape(1, 1, 1, 1, -1)
+    read = _reader(network)
 
     def loss(params: DenseParams, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, shares = batch
-        found = fast(params.network, x)
+        found, difference = read(params, x)
         fine = optax.sigmoid_binary_cross_entropy(found[FINE] @ params.fine + mean.fine[None], either(shares)).mean()
-        true_coarse = (coarsen(shares, 2) - mean.coarse[None]) / per_structure(mean.coarse_sigma)
+        true_coarse = (coarsen(shares, 2) - mean.coarse[None]) / _per_structure(mean.coarse_sigma)
         coarse = ((found[COARSE] @ params.coarse - true_coarse) ** 2).mean()
-        true_pooled = (coarsen(shares, 4) - mean.pooled[None]) / per_structure(mean.pooled_sigma)
-        difference = jnp.einsum("bijkc,ijkcn->bijkn", found[POOLED], params.pooled) + params.offset[None] - true_pooled
-        pooled = (difference**2).mean()
-        volume = (difference * per_structure(mean.pooled_sigma)).sum((1, 2, 3)) * POOLED_VOLUME
-        size = optax.losses.huber_loss(volume / sigma[None]).mean()
+        true_pooled = (coarsen(shares, 4) - mean.pooled[None]) / _per_structure(mean.pooled_sigma)
+        pooled = ((difference - true_pooled) ** 2).mean()
+        volume = (difference - true_pooled) * _per_structure(mean.pooled_sigma)
+        size = optax.losses.huber_loss(volume.sum((1, 2, 3)) * (POOLED_VOLUME / sigma[None])).mean()
         return _FINE_WEIGHT * fine + coarse + pooled + size
 
     return loss
+
+
+def size_loss(network: nnx.Module, mean: Average, sigma: jax.Array) -> Callable[[DenseParams, Any], jax.Array]:
+    """Huber loss of the summed read-out alone; arguments as for :func:`place_loss`, volumes / sigma in the batch.
+
+    Returns:
+        (params, (images float32[b, *space, 1], z float32[b, 14])) -> float32[].
+    """
+    read = _reader(network)
+    average = mean.pooled.sum((0, 1, 2)) * (POOLED_VOLUME / sigma)
+
+    def loss(params: DenseParams, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x, z = batch
+        change = read(params, x)[1] * _per_structure(mean.pooled_sigma)
+        found = average[None] + change.sum((1, 2, 3)) * (POOLED_VOLUME / sigma[None])
+        return optax.losses.huber_loss(found, z).mean()
+
+    return loss
+
+
+def _reader(network: nnx.Module) -> Callable[[DenseParams, jax.Array], tuple[dict[str, jax.Array], jax.Array]]:
+    """Feature maps, and standardised differences of pooled shares from their mean, of images."""
+    graph = nnx.split(network)[0]
+    fast = lower(lambda state, x: maps(nnx.merge(graph, state), x))
+
+    def read(params: DenseParams, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        found = fast(params.network, x)
+        return found, jnp.einsum("bijkc,ijkcn->bijkn", found[POOLED], params.pooled) + params.offset[None]
+
+    return read
+
+
+def _per_structure(values: jax.Array) -> jax.Array:
+    return values.reshape(1, 1, 1, 1, -1)

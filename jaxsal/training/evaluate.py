@@ -77,8 +77,10 @@ def oasis_cases(model: Path, folder: Path) -> Cases:
 
 
 def synthetic_cases(model: Path, cohort: Path) -> Cases:
-    """One case per anatomy of a cohort that the network has not seen."""
+    """One case per anatomy of a cohort that the network has not seen; refuses the one that it was trained on."""
     pool = open_pool(cohort)
+    if zoo.load(model).record.training.get("cohort_seed") == int(pool.seed[0]):
+        raise ValueError(f"{model} was trained on a cohort of seed {pool.seed[0]}: make another one to evaluate it on")
     pick = np.arange(0, int(pool.done[0]), 2)  # every anatomy is painted twice
     images = np.concatenate([np.asarray(unpack(jnp.asarray(pool.images[i : i + 1])))[..., 0] for i in pick])
     return _cases(model, images, np.asarray(pool.volumes[pick], np.float64), np.full(len(pick), np.nan))

@@ -62,10 +62,15 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ValueError: the checkpoint is beyond `steps`.
     """
     state = FitState(jnp.zeros((), jnp.int32), params, optimiser.init(params), params)
     if checkpoints is not None:
         state = restore(checkpoints, state)
+        if int(state.step) > steps:
+            raise ValueError(
+                f"{checkpoints} holds a run of {int(state.step)} steps, {steps} were asked for: name another folder"
+            )
 
     @jax.jit
     def update(state: FitState, batch: Any) -> tuple[FitState, jax.Array]:

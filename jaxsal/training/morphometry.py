@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxsal import zoo
+from jaxsal import __version__, zoo
 from jaxsal.data import synthetic
 from jaxsal.data.synthetic.anatomy import GRID, ORIGIN, SPACING
 from jaxsal.training.pool import Pool
@@ -103,6 +103,7 @@ def record(targets: Targets, *, procedure: dict[str, Any]) -> zoo.ModelRecord:
             **procedure,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "jax": jax.__version__,
+            "jaxsal": __version__,
         },
     )
 

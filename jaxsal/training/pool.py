@@ -34,6 +34,7 @@ class Pool(NamedTuple):
         brain: mm^3, float32[n].
         occupancy: share of each structure in 8 mm cells, times 255, uint8[n / 2, 23, 28, 23, 14]; one map per
             anatomy, so members 2 i and 2 i + 1 share map i.
+        seed: that the members were made from, int64[1].
         done: number of members written, int64[1].
     """
 
@@ -41,6 +42,7 @@ class Pool(NamedTuple):
     volumes: np.ndarray
     brain: np.ndarray
     occupancy: np.ndarray
+    seed: np.ndarray
     done: np.ndarray
 
 
@@ -66,6 +68,7 @@ def open_pool(folder: Path, size: int | None = None) -> Pool:
             "volumes": ((size, len(synthetic.OUTPUTS)), np.float32),
             "brain": ((size,), np.float32),
             "occupancy": ((size // PAINTED, *CELLS, len(synthetic.OUTPUTS)), np.uint8),
+            "seed": ((1,), np.int64),
             "done": ((1,), np.int64),
         }
         for name, (shape, dtype) in shapes.items():
@@ -86,9 +89,19 @@ def write_pool(folder: Path, size: int, seed: int, report: Callable[[int, int], 
 
     Returns:
         The finished cohort.
+
+    Raises:
+        ValueError: the folder holds a cohort of another seed, or one that was begun with a smaller size.
     """
     size += size % PAINTED
     pool = open_pool(folder, size)
+    if pool.done[0] == 0:
+        pool.seed[0] = seed
+    if pool.seed[0] != seed or len(pool.images) < size:
+        raise ValueError(
+            f"{folder} holds a cohort of seed {pool.seed[0]} for {len(pool.images)} members, seed {seed} and {size}"
+            " members were asked for: name another folder"
+        )
     anatomy, key = synthetic.load_anatomy(), jax.random.key(seed)
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""The stages of the shipped network's training: where structures are, their sums, a correction by the dense layers."""
+"""The stages of the shipped network's training: where structures are, how large they are, the dense layers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ from jaxsal.training.morphometry import CONFIG, Targets, export, network, standa
 from jaxsal.training.pool import PAINTED, QUANTUM, Pool, open_pool, unpack
 from jaxsal.training.warm_start import scale_convolutions, sum_cells
 
-_DENSE_RATE, _TUNING_RATE = 2.0e-3, 3.0e-4
-_WEIGHT_DECAY = 1e-2
-_BATCH, _TUNING_BATCH = 8, 64
-_EXTRACTED_AT_ONCE = 4
+_BATCH = 8
 _SCALED_ON = 16  # crops that scale the convolutions
 _AVERAGED = 1000  # anatomies whose shares are averaged
 
@@ -36,28 +33,34 @@ class Plan(NamedTuple):
     Attributes:
         seed: of the initial weights, the order of the members and the augmentation.
         members: how many of the cohort are learnt from; the rest of it is held out.
-        dense: updates of the first stage.
-        tuning: updates of the last stage.
+        places: updates of the convolutions by where structures are, on crops.
+        sizes: further updates of them by how large structures are, on crops that are shaken and mirrored.
+        whole: updates of the whole network on whole brains.
     """
 
     seed: int = 0
     members: int = 4000
-    dense: int = 6000
-    tuning: int = 400
+    places: int = 6000
+    sizes: int = 1500
+    whole: int = 400
 
 
 def augment(images: jax.Array, key: jax.Array) -> jax.Array:
-    """The contrast curve x + a x (1 - x) and a factor, on top of the cohort's own contrasts.
+    """The contrast curve x + a x (1 - x), a ramp of the sensitivity and a factor, on top of the cohort's appearances.
 
     Args:
         images: float32[b, *space, 1], about 1 in white matter.
         key: a JAX random key.
     """
-    k_bend, k_scale = jax.random.split(key)
+    k_bend, k_scale, k_ramp = jax.random.split(key, 3)
     one = (images.shape[0], 1, 1, 1, 1)
     # At most .2, so that the curve rises everywhere up to 2.5, the brightest stored intensity.
     bend = jax.random.uniform(k_bend, one, minval=-0.2, maxval=0.2)
-    return (images + bend * images * (1.0 - images)) * jnp.exp(0.05 * jax.random.normal(k_scale, one))
+    images = (images + bend * images * (1.0 - images)) * jnp.exp(0.05 * jax.random.normal(k_scale, one))
+    axes = [jnp.linspace(-1.0, 1.0, n) for n in images.shape[1:-1]]
+    slopes = 0.05 * jax.random.normal(k_ramp, (images.shape[0], 3))
+    ramp = jnp.einsum("ba,aijk->bijk", slopes, jnp.stack(jnp.meshgrid(*axes, indexing="ij")))
+    return images * jnp.exp(ramp)[..., None]
 
 
 def mirrored(values: Any) -> Any:
@@ -84,20 +87,24 @@ def train(cohort: Path, out: Path, plan: Plan) -> Path:
             " the command `cohort`, or ask for fewer"
         )
     targets = standardise(pool, plan.members)
-    model = locate(pool, out / "dense", targets, plan)
-    quality = tune(model, pool, out / "tuning", targets, plan)
-    procedure = plan._asdict() | {"batch": _BATCH, "r2_held_out": [round(float(q), 3) for q in quality]}
+    params, mean = locate(pool, out / "places", targets, plan)
+    params = measure(params, mean, pool, out / "sizes", targets, plan)
+    model = refine(assemble(params, mean, targets), pool, out / "whole", targets, plan)
+    procedure = plan._asdict() | {
+        "cohort_seed": int(pool.seed[0]),
+        "batch": _BATCH,
+        "r2_held_out": held_out(model, pool, targets, plan),
+    }
     return export(out / "model.safetensors", model, targets, procedure=procedure)
 
 
-def locate(pool: Pool, out: Path, targets: Targets, plan: Plan) -> nnx.Module:
-    """First stage: the convolutions learn every structure's share of every cell; the dense layers sum the shares."""
+def locate(pool: Pool, out: Path, targets: Targets, plan: Plan) -> tuple[dense.DenseParams, dense.Average]:
+    """First stage: the convolutions learn every structure's share of every cell, and what the shares sum to."""
     model = network(plan.seed)
     everyone = np.arange(0, plan.members, PAINTED)
     scale_convolutions(model, _intensities(jnp.asarray(crops.take(pool, everyone[:_SCALED_ON]).images)))
     mean = dense.average(crops.take(pool, everyone[:_AVERAGED]).shares)
-    graph = nnx.split(model)[0]
-    loss = dense.dense_loss(model, mean, jnp.asarray(targets.sigma))
+    loss = dense.place_loss(model, mean, jnp.asarray(targets.sigma))
 
     def batch_loss(params: Any, batch: crops.Crops, key: jax.Array) -> jax.Array:
         images, shares = batch
@@ -107,15 +114,75 @@ def locate(pool: Pool, out: Path, targets: Targets, plan: Plan) -> nnx.Module:
         return crops.take(pool, np.random.default_rng((plan.seed, 0, step)).integers(0, plan.members, _BATCH))
 
     widths = tuple(block.width for block in CONFIG["blocks"][2:])
-    optimiser = _adam(_DENSE_RATE, 100, plan.dense, 0.0)
-    start = dense.initial(model, widths, mean)
-    found = _run(batch_loss, start, batch_at, optimiser, out, plan.dense, plan.seed).average
-    model = nnx.merge(graph, found.network)
+    found = _run(
+        batch_loss, dense.initial(model, widths, mean), batch_at, _adam(2e-3, plan.places), out, plan.places, plan
+    )
+    return found, mean
+
+
+def measure(
+    params: dense.DenseParams, mean: dense.Average, pool: Pool, out: Path, targets: Targets, plan: Plan
+) -> dense.DenseParams:
+    """Second stage: the same network by the volumes alone, which stay what they are when crops are shaken."""
+    loss = dense.size_loss(network(plan.seed), mean, jnp.asarray(targets.sigma))
+
+    def batch_loss(params: Any, batch: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.Array:
+        images, z = batch
+        return loss(params, (augment(_intensities(images), key), z))
+
+    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((plan.seed, 1, step))
+        members = rng.integers(0, plan.members, _BATCH)
+        images, flips = crops.shaken(pool, members, rng)
+        return images, _over_sigma(pool, members, flips, targets)
+
+    labels = dense.DenseParams("fast", "slow", "slow", "slow", "slow")
+    optimiser = optax.partition({"fast": _adam(1e-3, plan.sizes), "slow": _adam(1e-4, plan.sizes)}, labels)
+    return _run(batch_loss, params, batch_at, optimiser, out, plan.sizes, plan)
+
+
+def assemble(params: dense.DenseParams, mean: dense.Average, targets: Targets) -> Any:
+    """The network for whole brains: trained convolutions, and dense layers that sum the read-out."""
+    model = nnx.merge(nnx.split(network(0))[0], params.network)
     scale = dense.POOLED_VOLUME / targets.sigma
-    kernel = np.asarray(found.pooled * mean.pooled_sigma.reshape(1, 1, 1, 1, -1)) * scale
-    shares = np.asarray(mean.pooled + found.offset * mean.pooled_sigma.reshape(1, 1, 1, -1))
+    kernel = np.asarray(params.pooled * mean.pooled_sigma.reshape(1, 1, 1, 1, -1)) * scale
+    shares = np.asarray(mean.pooled + params.offset * mean.pooled_sigma.reshape(1, 1, 1, -1))
     sum_cells(model, on_grid(model, kernel), shares.sum((0, 1, 2)) * scale)
     return model
+
+
+def refine(model: Any, pool: Pool, out: Path, targets: Targets, plan: Plan) -> Any:
+    """Last stage: all layers by the volumes of whole brains, at a low rate."""
+    graph, start = nnx.split(model)
+    predict = lower(lambda params, x: nnx.merge(graph, params)(x))
+
+    def loss(params: Any, batch: tuple[jax.Array, jax.Array, jax.Array], key: jax.Array) -> jax.Array:
+        images, flips, z = batch
+        x = unpack(images)
+        x = jnp.where(flips.reshape(-1, 1, 1, 1, 1), x[:, ::-1], x)
+        return optax.losses.huber_loss(predict(params, augment(x, key)), z).mean()
+
+    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((plan.seed, 2, step))
+        members, flips = np.sort(rng.integers(0, plan.members, _BATCH)), rng.random(_BATCH) < 0.5
+        return np.asarray(pool.images[members]), flips, _over_sigma(pool, members, flips, targets)
+
+    def rate(path: Any, _: Any) -> str:
+        # the first dense layer sums thousands of features: a step moves it far
+        return "slow" if "dense1" in jax.tree_util.keystr(path) else "fast"
+
+    labels = jax.tree_util.tree_map_with_path(rate, start)
+    optimiser = optax.partition({"fast": _adam(2e-4, plan.whole), "slow": _adam(2e-5, plan.whole)}, labels)
+    return nnx.merge(graph, _run(loss, start, batch_at, optimiser, out, plan.whole, plan))
+
+
+def held_out(model: Any, pool: Pool, targets: Targets, plan: Plan) -> list[float]:
+    """R^2 of each output on the members that were not learnt from, every anatomy once."""
+    predict = jax.jit(lower(lambda x: model(x)))
+    members = np.arange(plan.members, int(pool.done[0]), PAINTED)
+    found = np.concatenate([np.asarray(predict(unpack(jnp.asarray(pool.images[i : i + 1])))) for i in members])
+    truth = _over_sigma(pool, members, np.zeros(len(members), bool), targets)
+    return [round(metrics.r2(truth[:, i], found[:, i]), 3) for i in range(truth.shape[1])]
 
 
 def on_grid(model: Any, kernel: np.ndarray) -> np.ndarray:
@@ -138,85 +205,19 @@ def on_grid(model: Any, kernel: np.ndarray) -> np.ndarray:
     return full
 
 
-def tune(model: Any, pool: Pool, out: Path, targets: Targets, plan: Plan) -> np.ndarray:
-    """Last stage: the dense layers on the features of whole brains, in place; returns the R^2 of unseen members."""
-    features, z = extract(model, pool, out / "features.npy", targets)
-    names = [name for name, _ in model.named_layers()]
-    tail = names[names.index("flatten") + 1 :]
-
-    def predict(params: dict[str, Any], x: jax.Array) -> jax.Array:
-        for name in tail:
-            if name in params:
-                x = x @ params[name]["kernel"] + params[name]["bias"][None]
-            elif name.startswith("relu"):
-                x = jax.nn.relu(x)
-        return x
-
-    start = {
-        name: {"kernel": getattr(model, name).kernel.get_value(), "bias": getattr(model, name).bias.get_value()}
-        for name in tail
-        if hasattr(model, name) and not name.startswith(("dropout", "relu"))
-    }
-
-    def loss(params: Any, batch: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.Array:
-        x, truth = batch
-        return optax.losses.huber_loss(predict(params, x.astype(jnp.float32)), truth).mean()
-
-    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.random.default_rng((plan.seed, 1, step)).integers(0, plan.members, _TUNING_BATCH)
-        return np.asarray(features[chosen]), z[chosen]
-
-    optimiser = _adam(_TUNING_RATE, 20, plan.tuning, _WEIGHT_DECAY)
-    found = _run(loss, start, batch_at, optimiser, out, plan.tuning, plan.seed).average
-    for name, values in found.items():
-        getattr(model, name).kernel.set_value(values["kernel"])
-        getattr(model, name).bias.set_value(values["bias"])
-    unseen = np.asarray(jax.jit(predict)(found, jnp.asarray(features[plan.members :], jnp.float32)))
-    return np.array([metrics.r2(z[plan.members :, i], unseen[:, i]) for i in range(z.shape[1])])
-
-
-def extract(model: Any, pool: Pool, path: Path, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
-    """Features that enter the dense layers, of every other painting's mirror image, with volumes over sigma.
-
-    Returns:
-        float16[n, features], memory-mapped and written once, and float32[n, 14].
-    """
-    count = int(pool.done[0])
-    flip = np.arange(count) % PAINTED == 1
-    z = np.asarray(pool.volumes[:count]) / targets.sigma
-    z = np.where(flip[:, None], mirrored(z), z).astype(np.float32)
-    if path.exists():
-        return np.load(path, mmap_mode="r"), z
-    graph, params = nnx.split(model)
-    fast = lower(lambda p, x: dense.maps(nnx.merge(graph, p), x)[dense.POOLED])
-
-    @jax.jit
-    def features(params: Any, images: jax.Array, flip: jax.Array) -> jax.Array:
-        x = unpack(images)
-        x = jnp.where(flip.reshape(-1, 1, 1, 1, 1), x[:, ::-1], x)
-        return fast(params, x).reshape(len(x), -1).astype(jnp.float16)
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging, made = path.with_suffix(".part"), None
-    with logger(path.parent / "features", count) as report:
-        for i in range(0, count, _EXTRACTED_AT_ONCE):
-            some = slice(i, i + _EXTRACTED_AT_ONCE)
-            part = np.asarray(features(params, np.asarray(pool.images[some]), flip[some]))
-            if made is None:
-                made = np.lib.format.open_memmap(staging, "w+", np.float16, (count, part.shape[1]))
-            made[some] = part
-            report(min(i + _EXTRACTED_AT_ONCE, count), 0.0)
-    staging.replace(path)
-    return np.load(path, mmap_mode="r"), z
+def _over_sigma(pool: Pool, members: np.ndarray, flips: np.ndarray, targets: Targets) -> np.ndarray:
+    """Volumes over sigma, left and right exchanged where the image is seen in a mirror, float32[b, 14]."""
+    z = np.stack([pool.volumes[i] for i in members]) / targets.sigma
+    return np.where(flips[:, None], mirrored(z), z).astype(np.float32)
 
 
 def _intensities(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32)[..., None] * QUANTUM
 
 
-def _adam(rate: float, warmup: int, steps: int, decay: float) -> optax.GradientTransformation:
+def _adam(rate: float, steps: int, warmup: int = 100) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(steps, warmup + 1), rate / 200)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
 
 def _run(
@@ -226,10 +227,10 @@ def _run(
     optimiser: optax.GradientTransformation,
     out: Path,
     steps: int,
-    seed: int,
+    plan: Plan,
 ) -> Any:
     with logger(out, steps) as report:
         return fit(
-            loss, params, batch_at, optimiser, steps=steps, key=jax.random.key(seed), decay=0.99,
-            checkpoints=out / "checkpoints", every=500, report=report,
-        )  # fmt: skip
+            loss, params, batch_at, optimiser, steps=steps, key=jax.random.key(plan.seed), decay=0.99,
+            checkpoints=out / "checkpoints", every=250, report=report,
+        ).average  # fmt: skip

@@ -35,7 +35,7 @@ def test_the_loss_is_that_of_its_definition_before_the_first_step():
     stored = np.random.default_rng(0).integers(0, 120, (6, 8, 8, 8, 14)).astype(np.uint8)
     mean, sigma = dense.average(stored), 1e4 * jnp.ones(14)
     shares = jnp.asarray(stored[:2], jnp.float32) / 255.0
-    loss = dense.dense_loss(model, mean, sigma)
+    loss = dense.place_loss(model, mean, sigma)
     found = loss(dense.initial(model, (5, 6, 7), mean), (jnp.ones((2, 32, 32, 32, 1)), shares))
 
     o = stored.astype(np.float64) / 255.0
@@ -63,7 +63,7 @@ def pool() -> Pool:
     images[(slice(None), *(slice(a, a + CELL) for a in first))] = 100
     occupancy = np.zeros((2 // PAINTED, *CELLS, 14), np.uint8)
     occupancy[(0, *cell, 2)] = 255
-    return Pool(images, np.zeros((2, 14), np.float32), np.zeros(2, np.float32), occupancy, np.array([2]))
+    return Pool(images, np.zeros((2, 14), np.float32), np.zeros(2, np.float32), occupancy, np.array([0]), np.array([2]))
 
 
 def test_crops_keep_cells_on_their_voxels(pool):
@@ -76,6 +76,31 @@ def test_crops_keep_cells_on_their_voxels(pool):
         bright = np.argwhere(image > 0)
         np.testing.assert_array_equal(bright.min(0), cell * CELL - 1)
         np.testing.assert_array_equal(bright.max(0), cell * CELL + 2)
+
+
+def test_shaken_crops_keep_the_structure_and_tell_their_mirror_images(pool):
+    rng = np.random.default_rng(0)
+    images, flips = crops.shaken(pool, np.zeros(16, int), rng)
+    assert set(flips.tolist()) == {True, False}
+    places = set()
+    for image, flip in zip(images, flips, strict=True):
+        bright = np.argwhere(image[::-1] if flip else image)
+        assert len(bright) == CELL**3
+        offset = bright.min(0) - (np.array([8, 12, 6]) * CELL - 1 - crops.FIRST)
+        assert (np.abs(offset) <= crops.JITTER).all()
+        places.add(tuple(offset.tolist()))
+    assert len(places) > 4
+
+
+def test_the_loss_of_volumes_is_zero_where_the_mean_is_right():
+    model = small_network()
+    stored = np.random.default_rng(0).integers(0, 120, (6, 8, 8, 8, 14)).astype(np.uint8)
+    mean, sigma = dense.average(stored), 1e4 * jnp.ones(14)
+    loss = dense.size_loss(model, mean, sigma)
+    x, params = jnp.ones((2, 32, 32, 32, 1)), dense.initial(model, (5, 6, 7), mean)
+    right = 512.0 * stored.astype(np.float64).sum((1, 2, 3)).mean(0) / 255.0 / 1e4
+    z = jnp.asarray(np.stack([right, right + 0.5]), jnp.float32)
+    assert float(loss(params, (x, z))) == pytest.approx(0.5**2 / 4, rel=1e-3)
 
 
 def test_a_crop_and_the_whole_grid_share_their_features_away_from_the_border():
@@ -113,11 +138,14 @@ def test_the_dense_layers_start_as_the_sum_over_cells():
     np.testing.assert_allclose(model(x), expected, rtol=1e-4)
 
 
-def test_the_contrast_curve_keeps_background_and_order():
+def test_augmented_appearances_keep_the_background_and_the_anatomy():
     x = jnp.zeros((2, 6, 6, 6, 1)).at[:, 1:4].set(jax.random.uniform(jax.random.key(0), (2, 3, 6, 6, 1), minval=0.2))
-    y = np.asarray(stages.augment(x, jax.random.key(1)))
+    y, x = np.asarray(stages.augment(x, jax.random.key(1))), np.asarray(x)
     assert (y[:, 0] == 0).all()
-    assert (np.argsort(y[0].ravel(), kind="stable") == np.argsort(np.asarray(x)[0].ravel(), kind="stable")).all()
+    for before, after in zip(x[:, 1:4], y[:, 1:4], strict=True):
+        assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.95
+        assert np.abs(after / before - 1).max() > 0.01
+        assert np.abs(after / before - 1).max() < 0.6
 
 
 def test_mirrored_targets_exchange_the_sides():

@@ -72,3 +72,9 @@ def test_a_loss_that_is_not_finite_stops_the_run():
             steps=3,
             key=jax.random.key(0),
         )
+
+
+def test_a_run_beyond_the_end_is_not_taken_for_a_shorter_one(tmp_path):
+    run(12, tmp_path)
+    with pytest.raises(ValueError, match="holds a run of 12 steps, 5 were asked for"):
+        run(5, tmp_path)
