@@ -34,6 +34,9 @@ MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", metavar="N", help="Most steps for each output [default: 2000].")
 ]
 OneFile = Annotated[bool, typer.Option("--one-file", help="One 4-D map instead of one 3-D map for each output.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what another scan, network or setting left under the same name.")
+]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a shipped network, or a path.")]
 
 
@@ -69,22 +72,22 @@ def explain(
     ] = None,
     max_steps: MaxSteps = None,
     one_file: OneFile = False,
+    overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
     """Show which voxels of each IMAGE the network used for its outputs."""
     with _errors(debug):
-        from jaxsal.data import unique_stems
-        from jaxsal.explanation import describe_dataset, plan
+        from jaxsal.explanation import describe_dataset, places, plan
 
         options = {key: value for key, value in (("solver", solver), ("max_steps", max_steps)) if value is not None}
         names: str | list[str] = outputs if outputs == "all" else _names(outputs)
         prepared = plan(model, method, names, layer, **options)
         describe_dataset(directory)  # what cannot be written should be known before the work
-        command = _command(images, model, prepared, one_file)
         failed: list[tuple[Path, str]] = []
-        for done, (image, stem) in enumerate(zip(images, unique_stems(images), strict=True)):
+        for done, (image, where) in enumerate(zip(images, places(images), strict=True)):
             try:
-                _explain_one(prepared, image, image.name, stem, directory, one_file, images, command)
+                files = {"where": where, "one_file": one_file, "inputs": images, "overwrite": overwrite}
+                _explain_one(prepared, image, image.name, directory, files, _command(image, model, prepared, one_file))
             except KeyboardInterrupt:
                 _say(f"Interrupted: {done - len(failed)} of {len(images)} images are finished, in {directory}.")
                 raise typer.Exit(_INTERRUPTED) from None
@@ -103,16 +106,17 @@ def explain(
 
 
 @app.command()
-def demo(directory: Directory = Path("jaxsal-demo"), debug: Debug = False) -> None:
+def demo(directory: Directory = Path("jaxsal-demo"), overwrite: Overwrite = False, debug: Debug = False) -> None:
     """Explain the shipped network on the MNI152 brain that nilearn carries."""
     with _errors(debug):
         from jaxsal.data import default_image
-        from jaxsal.explanation import describe_dataset, plan
+        from jaxsal.explanation import describe_dataset, place, plan
         from jaxsal.models import default_model
 
         prepared = plan(default_model())
         describe_dataset(directory)
-        _explain_one(prepared, default_image(), "MNI152_T1", "MNI152_T1", directory, False, (), "jaxsal demo")
+        files = {"where": place("MNI152_T1"), "overwrite": overwrite}
+        _explain_one(prepared, default_image(), "MNI152_T1", directory, files, "jaxsal demo")
 
 
 @app.command()
@@ -152,25 +156,24 @@ def _explain_one(
     plan: "Plan",
     image: "Path | Volume",
     name: str,
-    stem: str,
     directory: Path,
-    one_file: bool,
-    inputs: Sequence[Path],
+    files: dict[str, Any],
     command: str,
 ) -> None:
+    """Explain a scan and show what was found; ``files`` are options of :func:`jaxsal.explanation.write`."""
     from rich.markup import escape
 
-    from jaxsal.explanation import run, write
+    from jaxsal.explanation import check_place, run, write
     from jaxsal.progress import bar
 
+    if not isinstance(image, Path) or image.is_file():  # one that is no file is refused, with advice, when it is read
+        check_place(plan, image, directory, name=name, **files)
     with bar(escape(name)) as meter, warnings.catch_warnings():
         # what the method warns of stands in the notes below and in the report, output by output
         warnings.filterwarnings("ignore", message=".*of their energy on negative values", category=UserWarning)
         explanation = run(plan, image, name=name, progress=meter)
-        files = write(
-            explanation, directory, stem=stem, one_file=one_file, inputs=inputs, command=command, progress=meter
-        )
-    _show(explanation, files)
+        written = write(explanation, directory, command=command, progress=meter, **files)
+    _show(explanation, written)
 
 
 def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
@@ -200,10 +203,10 @@ def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
         typer.echo(f"  {file}")
 
 
-def _command(images: Sequence[Path], model: str, plan: "Plan", one_file: bool) -> str:
-    """The command line with everything spelt out and no folders, which may name people."""
+def _command(image: Path, model: str, plan: "Plan", one_file: bool) -> str:
+    """The command line for one image, everything spelt out: folders and the other images may name people."""
     options = plan.parameters
-    words = ["jaxsal", "explain", *(image.name for image in images), "--model", Path(model).name]
+    words = ["jaxsal", "explain", image.name, "--model", Path(model).name]
     words += ["--method", options["method"], "--outputs", ",".join(options["outputs"]), "--layer", options["layer"]]
     words += ["--solver", options["solver"], "--max-steps", str(options["max_steps"])]
     return shlex.join(words + ["--one-file"] * one_file)

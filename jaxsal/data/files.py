@@ -3,6 +3,7 @@
 import os
 import re
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -93,13 +94,18 @@ def refuse_overwrite(path: str | os.PathLike, inputs: Iterable[str | os.PathLike
 def bids_stem(path: str | os.PathLike) -> str:
     """File name without the image's suffix, safe as the start of a derivative's name.
 
-    Letters, digits, ``_`` and ``-`` stay, so BIDS entities do; anything else becomes ``-``.
+    Letters, digits, ``_`` and ``-`` stay, so BIDS entities do; anything else becomes ``-``. Of a name without such
+    letters and digits a checksum tells it from others.
 
     Example:
-        >>> bids_stem("/data/sub-01/anat/sub-01_ses-2_T1w.nii.gz"), bids_stem("my scan (1).mgz")
-        ('sub-01_ses-2_T1w', 'my-scan-1')
+        >>> bids_stem("/data/sub-01/anat/sub-01_ses-2_T1w.nii.gz"), bids_stem("my scan (1).mgz"), bids_stem("脳.nii")
+        ('sub-01_ses-2_T1w', 'my-scan-1', 'image-5537e773')
     """
-    return _safe(_SUFFIX.sub("", Path(path).name)) or "image"
+    name = _SUFFIX.sub("", Path(path).name)
+    safe = _safe(name)
+    if re.search("[A-Za-z0-9]", safe):
+        return safe
+    return f"image-{zlib.crc32(name.encode(errors='surrogatepass')):08x}" if name else "image"
 
 
 def unique_stems(paths: Sequence[str | os.PathLike]) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Names of files, as BIDS derivatives have them."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from jaxsal.data import unique_stems
 
 _BIDS = re.compile(r"(?P<entities>sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*)_(?P<suffix>[A-Za-z0-9]+)")
 
@@ -50,6 +53,24 @@ def place(stem: str) -> Place:
     folders = [entity for entity in entities if entity.startswith(("sub-", "ses-"))]
     kept = [entity for entity in entities if not entity.startswith(("desc-", "mod-"))]
     return Place(Path(*folders, "anat"), "_".join([*kept, f"mod-{match['suffix']}"]), label)
+
+
+def places(paths: Sequence[str | os.PathLike]) -> tuple[Place, ...]:
+    """A place for each of several scans, all different, whatever their case.
+
+    Scans that differ only in entities which the names of derivatives do not keep have folders of their own.
+
+    Example:
+        >>> [where.file("run.json").as_posix() for where in places(["a/T1.nii", "b/T1.nii"])]
+        ['a_T1/a_T1_run.json', 'b_T1/b_T1_run.json']
+    """
+    stems = unique_stems(paths)
+    found = [place(stem) for stem in stems]
+    folded = [where.file("run.json").as_posix().casefold() for where in found]
+    return tuple(
+        where if folded.count(name) == 1 else Place(Path(stem), stem)
+        for where, stem, name in zip(found, stems, folded, strict=True)
+    )
 
 
 def labels(outputs: Sequence[str]) -> tuple[str, ...]:

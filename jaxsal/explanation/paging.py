@@ -36,7 +36,7 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         ("Time", f"{sum(explanation.timing):.1f} s on {run['machine']['device']}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in run["versions"].items())),
         ("Image file", f"SHA-256 {run['image']['sha256']} (of its {run['image']['sha256_of']})"),
-        ("Network file", f"SHA-256 {run['model']['sha256']}" if run["model"]["sha256"] else "none: made in memory"),
+        ("Network file", f"SHA-256 {run['model']['sha256']} (of its {run['model']['sha256_of']})"),
     )
     credits = record.credits + ((f"Licence of the weights: {record.licence}",) if record.licence else ())
     return Page(

@@ -2,8 +2,11 @@
 
 import datetime
 import hashlib
+import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,13 +15,35 @@ import numpy as np
 from jaxsal import __version__
 from jaxsal.data import Volume
 from jaxsal.explanation.notes import notes
+from jaxsal.explanation.planning import Plan
 from jaxsal.explanation.result import Explanation
 from jaxsal.models import file_sha256
+from jaxsal.zoo import weights
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "nibabel", "nilearn")
 
 
-def run_record(explanation: Explanation, command: str | None = None) -> dict[str, Any]:
+def identity(plan: Plan, image: str | os.PathLike | Volume, name: str, files: Iterable[Path]) -> dict[str, Any]:
+    """What tells one run from another: scan and network by SHA-256, parameters, and the files that it writes.
+
+    Args:
+        plan: of the run.
+        image: the scan, or its file.
+        name: of the scan.
+        files: relative to the output folder.
+
+    Returns:
+        Plain data, parts of ``run.json``.
+    """
+    return {
+        "parameters": plan.parameters,
+        "image": {"name": name, **_source(image)},
+        "model": {"name": plan.record.name, **_network(plan)},
+        "files": [file.as_posix() for file in files],
+    }
+
+
+def run_record(explanation: Explanation, command: str | None = None, files: Iterable[Path] = ()) -> dict[str, Any]:
     """The contents of ``run.json``.
 
     ``jaxsal.explain(image, model, **record["parameters"])`` repeats the run.
@@ -26,21 +51,22 @@ def run_record(explanation: Explanation, command: str | None = None) -> dict[str
     Args:
         explanation: what was done.
         command: the command line, without folders.
+        files: that the run writes for this scan, relative to the output folder.
 
     Returns:
         Plain data.
     """
     plan, record = explanation.plan, explanation.record
     device = jax.devices()[0]
+    known = identity(plan, explanation.volume, explanation.name, files)
+    volume = explanation.volume
     return {
         "command": command,
         "date_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": plan.parameters,
-        "image": image_record(explanation.name, explanation.volume),
+        "image": {**known["image"], "shape": list(volume.shape), "affine": volume.affine.tolist()},
         "model": {
-            "name": record.name,
-            "file": plan.file.name,
-            "sha256": plan.file.sha256,
+            **known["model"],
             "input": record.input.model_dump(mode="json"),
             "sigma": dict(zip(plan.output_names, explanation.result.config.sigma, strict=True)),
         },
@@ -60,17 +86,30 @@ def run_record(explanation: Explanation, command: str | None = None) -> dict[str
             "backend": device.platform,
             "device": device.device_kind,
         },
+        "files": known["files"],
     }
 
 
-def image_record(name: str, volume: Volume) -> dict[str, Any]:
+def _source(image: str | os.PathLike | Volume) -> dict[str, Any]:
     """What identifies a scan: its file's name without folders and its contents' hash."""
-    if volume.source is not None and volume.source.is_file():
-        source = {"file": volume.source.name, "sha256": file_sha256(volume.source), "sha256_of": "file"}
-    else:
-        voxels = np.ascontiguousarray(volume.array)
-        source = {"file": None, "sha256": hashlib.sha256(voxels.tobytes()).hexdigest(), "sha256_of": "voxels"}
-    return {"name": name, **source, "shape": list(volume.shape), "affine": volume.affine.tolist()}
+    file = image.source if isinstance(image, Volume) else Path(image)
+    if file is not None and file.is_file():
+        return {"file": file.name, "sha256": file_sha256(file), "sha256_of": "file"}
+    if not isinstance(image, Volume):
+        raise FileNotFoundError(f"There is no file {file}: check the path.")
+    voxels = np.ascontiguousarray(image.array)
+    return {"file": None, "sha256": hashlib.sha256(voxels.tobytes()).hexdigest(), "sha256_of": "voxels"}
+
+
+def _network(plan: Plan) -> dict[str, Any]:
+    """What identifies a network: its file, or its weights and record when it was made in memory."""
+    if plan.file.sha256 is not None:
+        return {"file": plan.file.name, "sha256": plan.file.sha256, "sha256_of": "file"}
+    digest = hashlib.sha256(plan.record.model_dump_json().encode())
+    for name, value in sorted(weights(plan.model.model).items()):
+        digest.update(f"{name} {value.shape} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return {"file": None, "sha256": digest.hexdigest(), "sha256_of": "weights and record"}
 
 
 def versions() -> dict[str, str]:

@@ -12,10 +12,12 @@ import numpy as np
 from jaxsal import __version__
 from jaxsal.data import Volume, bids_stem, write_atomic, write_text_atomic
 from jaxsal.data.files import refuse_overwrite
+from jaxsal.explanation.earlier import earlier_files
 from jaxsal.explanation.naming import Place, labels, place
 from jaxsal.explanation.notes import quantity, share
 from jaxsal.explanation.paging import page
-from jaxsal.explanation.provenance import run_record
+from jaxsal.explanation.planning import Plan
+from jaxsal.explanation.provenance import identity, run_record
 from jaxsal.explanation.result import Explanation
 from jaxsal.progress import Meter, reporting
 from jaxsal.report import cuts_png, render
@@ -68,24 +70,63 @@ def describe_dataset(directory: str | os.PathLike) -> Path:
     )
 
 
+def check_place(
+    plan: Plan,
+    image: str | os.PathLike | Volume,
+    directory: str | os.PathLike,
+    where: Place,
+    *,
+    name: str,
+    one_file: bool = False,
+    inputs: Iterable[str | os.PathLike] = (),
+    overwrite: bool = False,
+) -> tuple[Path, ...]:
+    """Refuse to mix the results of a run with those of another; arguments as in :func:`write`.
+
+    Returns:
+        Files of an earlier run that will be replaced.
+
+    Raises:
+        FileExistsError: if the place holds another run, or files of which no run knows.
+        ValueError: if a file would overwrite an input.
+    """
+    run = identity(plan, image, name, planned_files(plan, where, one_file=one_file))
+    return earlier_files(Path(directory), where, run, overwrite=overwrite, inputs=inputs)
+
+
+def planned_files(plan: Plan, where: Place, *, one_file: bool = False) -> tuple[Path, ...]:
+    """The files that a run writes for one scan, relative to the output folder, the report last."""
+    method, values = plan.method.name, labels(plan.output_names)
+    endings = [] if one_file else ["nii.gz"]
+    own = [where.file(f"{method}.{ending}", value) for value in values for ending in (*endings, "png")]
+    joint = [where.file(f"{method}.{ending}") for ending in ("nii.gz", "json")] if one_file else []
+    rest = ("run.json", "predictions.tsv", "predictions.json", "report.html")
+    return (*own, *joint, *(where.file(suffix) for suffix in rest))
+
+
 def write(
     explanation: Explanation,
     directory: str | os.PathLike,
     *,
-    stem: str | None = None,
+    where: Place | None = None,
     one_file: bool = False,
     inputs: Iterable[str | os.PathLike] = (),
+    overwrite: bool = False,
     command: str | None = None,
     progress: Meter | None = None,
 ) -> tuple[Path, ...]:
-    """Write maps, pictures, table, run record and report; files of an earlier run are replaced one by one.
+    """Write maps, pictures, table, run record and report.
+
+    The very same run (scan and network by SHA-256, parameters, files) may be repeated into the same folder; the
+    results of any other are replaced on request only.
 
     Args:
         explanation: what to write.
         directory: output folder, made when it does not exist.
-        stem: what the names begin with; None is the scan's file name.
+        where: place in it; None follows from the scan's file name, see :func:`jaxsal.explanation.naming.place`.
         one_file: one 4-D map with a list of its outputs instead of one 3-D map for each.
         inputs: files that must not be overwritten, besides the scan itself.
+        overwrite: remove what another run left at this place: the files that its ``run.json`` lists, no others.
         command: for the record, the command line without folders.
         progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
@@ -94,14 +135,21 @@ def write(
 
     Raises:
         NotADirectoryError: if the folder is a file.
-        FileExistsError: if the folder holds a data set that is not jaxsal's.
+        FileExistsError: if the folder holds a data set that is not jaxsal's, or the place holds another run.
         ValueError: if a file would overwrite an input.
     """
-    directory = Path(directory)
+    directory, plan = Path(directory), explanation.plan
     own = () if explanation.volume.source is None else (explanation.volume.source,)
     protected = (*inputs, *own)
-    where = place(bids_stem(explanation.name) if stem is None else stem)
+    where = place(bids_stem(explanation.name)) if where is None else where
+    record = run_record(explanation, command, planned_files(plan, where, one_file=one_file))
+    old = earlier_files(directory, where, record, overwrite=overwrite, inputs=protected)
     written = [describe_dataset(directory)]
+    if overwrite:
+        for path in old:
+            path.unlink()
+    # first, so that what an interruption leaves behind is known to be this run's
+    written.append(_write_json(directory / where.file("run.json"), record, protected))
     names, total = explanation.output_names, len(explanation.output_names)
     pictures: list[bytes] = []
     frames: list[np.ndarray] = []
@@ -112,11 +160,11 @@ def write(
             if one_file:
                 frames.append(saliency.array)
             else:
-                path = directory / where.file(f"{explanation.plan.method.name}.nii.gz", label)
+                path = directory / where.file(f"{plan.method.name}.nii.gz", label)
                 written.append(_write_map(path, saliency, name, protected))
             picture = cuts_png(explanation.volume, saliency, explanation.peak(name), _title(explanation, name))
             pictures.append(picture)
-            path = directory / where.file(f"{explanation.plan.method.name}.png", label)
+            path = directory / where.file(f"{plan.method.name}.png", label)
             written.append(
                 write_atomic(path, lambda file, picture=picture: file.write_bytes(picture), inputs=protected)
             )
@@ -125,12 +173,10 @@ def write(
         written += _write_frames(explanation, directory, where, frames, protected)
     table = explanation.table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")
     columns = {column: {"Description": _COLUMNS[column]} for column in explanation.table.columns}
-    record = run_record(explanation, command)
     return (
         *written,
         write_text_atomic(directory / where.file("predictions.tsv"), table, inputs=protected),
         _write_json(directory / where.file("predictions.json"), columns, protected),
-        _write_json(directory / where.file("run.json"), record, protected),
         write_text_atomic(
             directory / where.file("report.html"), render(page(explanation, record, pictures)), inputs=protected
         ),

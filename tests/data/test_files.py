@@ -108,6 +108,8 @@ def test_maps_are_nifti(tmp_path, name):
         ("Größe 3.nii.gz", "Gr-e-3"),
         ("../x/.nii.gz", "image"),
         ("a;rm -rf b.nii", "a-rm-rf-b"),
+        ("脳.nii", "image-5537e773"),
+        ("---.nii", "image-aa210a3b"),
     ],
 )
 def test_stems_are_safe(path, stem):
@@ -131,6 +133,12 @@ def test_results_of_two_images_never_share_a_name(paths):
     stems = unique_stems(paths)
     assert len({stem.casefold() for stem in stems}) == len(paths)
     assert all(bids_stem(stem) == stem for stem in stems)
+
+
+def test_names_without_letters_are_told_apart_across_runs():
+    found = {bids_stem(f"{name}.nii.gz") for name in ("張三", "李四", "Ωμέγα", "___")}
+    assert len(found) == 4
+    assert all(stem.startswith("image-") for stem in found)
 
 
 def test_unique_stems_stay_plain():

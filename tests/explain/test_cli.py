@@ -85,6 +85,37 @@ def test_the_command_line_is_recorded_without_folders_and_works_again(here, mode
     np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
 
 
+def test_the_record_of_one_person_does_not_name_another(here, model_file):
+    write_scan(here / "jane.nii.gz")
+    write_scan(here / "john.nii.gz")
+    assert explain("jane.nii.gz", "john.nii.gz", "-o", "out", model=model_file).code == 0
+    for own, other in (("jane", "john"), ("john", "jane")):
+        run = json.loads((here / "out" / own / f"{own}_run.json").read_text())
+        assert run["command"].startswith(f"jaxsal explain {own}.nii.gz --model ")
+        for path in (here / "out" / own).iterdir():
+            assert path.suffix in (".gz", ".png") or other not in path.read_text(encoding="utf-8"), path
+
+
+def test_another_persons_results_are_not_replaced_unless_asked_and_before_the_work(here, model_file, monkeypatch):
+    from jaxsal import explanation
+
+    write_scan(here / "s1" / "mri" / "brain.nii.gz")
+    write_scan(here / "s2" / "mri" / "brain.nii.gz", array=scan_array() + 1)
+    assert explain("s1/mri/brain.nii.gz", model=model_file).code == 0
+    assert explain("s1/mri/brain.nii.gz", model=model_file).code == 0
+    record = here / "jaxsal-results" / "brain" / "brain_run.json"
+    first = record.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation, "run", lambda *a, **k: pytest.fail("worked before it looked"))
+        answer = explain("s2/mri/brain.nii.gz", model=model_file)
+    assert answer.code == 1
+    for text in ("brain_run.json is of another run", "its scan is brain.nii.gz", "-o DIR", "--overwrite"):
+        assert text in answer.err
+    assert record.read_bytes() == first
+    assert explain("s2/mri/brain.nii.gz", "--overwrite", model=model_file).code == 0
+    assert json.loads(record.read_text())["image"]["sha256"] != json.loads(first)["image"]["sha256"]
+
+
 def test_several_images_and_one_that_fails(here, model_file):
     write_scan(here / "x" / "a.nii.gz")
     write_scan(here / "y" / "a.nii.gz", "LPS")
@@ -256,7 +287,7 @@ def test_models_lists_what_is_shipped(monkeypatch, model_file):
     assert "None in this installation" in call("models").out
 
 
-def test_demo_explains_the_default_image_with_the_shipped_network(here, monkeypatch, model_file):
+def test_demo_explains_the_default_image_with_the_default_network_both_replaced_here(here, monkeypatch, model_file):
     from jaxsal import data
     from jaxsal.data import Volume
 

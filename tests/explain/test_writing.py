@@ -11,7 +11,7 @@ import pytest
 
 import jaxsal
 from jaxsal.data import Volume
-from jaxsal.explanation.naming import labels, place
+from jaxsal.explanation.naming import labels, place, places
 
 from .conftest import AFFINE, LEFT, NOTHING, RIGHT, scan_array, write_scan
 
@@ -192,7 +192,7 @@ def test_an_input_is_never_overwritten(tmp_path, planted):
     before = path.read_bytes()
     found = jaxsal.explain(path, planted, outputs=LEFT.output, max_steps=3)
     with pytest.raises(ValueError, match=r"would overwrite the input image .*: give another output folder"):
-        found.save(tmp_path, stem="brain")
+        found.save(tmp_path, where=place("brain"))
     assert path.read_bytes() == before
 
 
@@ -233,6 +233,27 @@ def test_a_volume_from_memory_is_identified_by_its_voxels(tmp_path, planted):
 )
 def test_names_follow_bids(stem, path):
     assert place(stem).file("smocam.png", "X").as_posix() == path
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["sub-01_T1w.nii", "sub-01_mod-a_T1w.nii"],
+        ["sub-01_mod-b_T1w.nii", "sub-01_mod-a_T1w.nii", "sub-01_T1w.nii"],
+        ["sub-01_desc-ab_T1w.nii", "sub-01_desc-a_desc-b_T1w.nii"],
+        ["sub-01_T1w.nii", "SUB-01_t1w.mgz", "x/sub-01_T1w.nii"],
+        ["a/T1.nii", "b/T1.nii"],
+        ["same.nii", "same.nii"],
+        ["張三.nii", "李四.nii"],
+    ],
+)
+def test_scans_of_one_run_never_share_a_place(paths):
+    found = places(paths)
+    assert len({where.file("run.json").as_posix().casefold() for where in found}) == len(paths)
+
+
+def test_a_place_alone_follows_bids():
+    assert places(["x/sub-01_mod-a_T1w.nii"]) == (place("sub-01_mod-a_T1w"),)
 
 
 def test_labels_are_letters_and_digits_and_differ():
