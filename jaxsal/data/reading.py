@@ -46,8 +46,8 @@ def read_image(path: str | os.PathLike) -> RawImage:
     Raises:
         FileNotFoundError: if there is no such file.
         IsADirectoryError: if it is a folder.
-        ValueError: if it is of another format, mislabelled, truncated, not real-valued, not 3-D or 4-D, or
-            holds NaN or infinite voxels.
+        ValueError: if it is of another format, mislabelled, truncated, not real-valued, not 3-D or 4-D, holds NaN
+            or infinite voxels, or states two orientations that contradict each other.
     """
     path = Path(path)
     _check_file(path)
@@ -58,6 +58,7 @@ def read_image(path: str | os.PathLike) -> RawImage:
         array = _whole(path, lambda: np.asarray(image.dataobj, dtype=np.float32))
     affine = np.asarray(image.affine, dtype=float)
     check_affine(affine, str(path))
+    _check_forms_agree(path, image.header)
     _check_finite(path, array)
     return RawImage(array, affine, image.header)
 
@@ -158,6 +159,45 @@ def check_affine(affine: np.ndarray, name: str) -> None:
             "are parallel): its header is damaged; convert it again from the original, or copy the header of a "
             "scan that it matches (fslcpgeom, or nibabel's set_sform)."
         )
+
+
+def _check_forms_agree(path: Path, header: Any) -> None:
+    """Refuse a NIfTI header whose sform and qform lead the axes to different sides."""
+    import nibabel
+
+    if not isinstance(header, nibabel.Nifti1Header):
+        return
+    sform, _ = header.get_sform(coded=True)
+    try:
+        qform, _ = header.get_qform(coded=True)
+    except ValueError as error:  # numbers that are no quaternion
+        qform, reason = np.full((4, 4), np.nan), f" ({error})"
+    else:
+        reason = ""
+    if qform is not None and not np.isfinite(qform).all():
+        raise ValueError(
+            f"{path} has a qform that is no rotation{reason}: its header is damaged; convert it again from the "
+            "original, or, if its sform is right, with FSL: fslorient -copysform2qform IMAGE."
+        )
+    if sform is None or qform is None:
+        return  # one of them alone cannot be contradicted
+    mirrored = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0
+    codes = ["".join(map(str, nibabel.orientations.aff2axcodes(form))) for form in (sform, qform)]
+    if not mirrored and (codes[0] == codes[1] or _within_a_voxel(sform, qform, header.get_data_shape())):
+        return
+    raise ValueError(
+        f"{path} states two orientations that contradict each other: its sform leads the axes to {codes[0]}, its qform "
+        f"to {codes[1]}{', the mirror image' if mirrored else ''}, so left and right are uncertain. Find out which one "
+        "is right and keep only that, for example with FSL: fslorient -copysform2qform IMAGE (the sform is right) or "
+        "fslorient -copyqform2sform IMAGE (the qform is)."
+    )
+
+
+def _within_a_voxel(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether two affines place every voxel of a grid at the same spot, give or take a voxel."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]], indexing="ij")).reshape(3, -1)
+    apart = (one[:3, :3] - other[:3, :3]) @ corners + (one - other)[:3, 3:]
+    return bool(np.linalg.norm(apart, axis=0).max() <= np.linalg.norm(one[:3, :3], axis=0).min())
 
 
 def _check_kind(path: Path, image: Any) -> None:

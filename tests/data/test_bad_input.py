@@ -25,6 +25,14 @@ def rewrite_header(path, **fields):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("number", [2.0, float("nan")])
+def test_a_qform_that_is_no_rotation(tmp_path, number):
+    rows = {row: np.eye(4)[i] for i, row in enumerate(SROWS)}
+    rewrite_header(tmp_path / "a.nii", quatern_b=number, qform_code=1, sform_code=1, **rows)
+    with pytest.raises(ValueError, match=r"a\.nii has a qform that is no rotation.*fslorient -copysform2qform"):
+        Volume.load(tmp_path / "a.nii")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*none\.nii\.gz, looked for in .*check the path"):
         Volume.load(tmp_path / "none.nii.gz")

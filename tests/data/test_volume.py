@@ -47,6 +47,47 @@ def test_a_marked_voxel_comes_back_to_its_place_exactly(orientation, write, tmp_
     np.testing.assert_array_equal(image.get_fdata(), stored(on_model_grid.array, AFFINE, orientation)[0])
 
 
+def two_forms(path, sform, qform, codes=(1, 1)):
+    image = nibabel.Nifti1Image(np.random.default_rng(0).random(SHAPE, np.float32), AFFINE)
+    image.set_sform(sform, codes[0])
+    image.set_qform(qform, codes[1])
+    image.to_filename(path)
+    return path
+
+
+def turned_by(degrees, start=AFFINE):
+    """About the axis that leads upwards."""
+    angle, turn = np.deg2rad(degrees), np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ start
+
+
+@pytest.mark.parametrize(
+    ("qform", "codes"), [(np.diag([-1.0, 1, 1, 1]) @ AFFINE, "LAS, the mirror image"), (turned_by(90), "ALS")]
+)
+def test_forms_that_contradict_each_other_are_refused(tmp_path, qform, codes):
+    path = two_forms(tmp_path / "a.nii.gz", AFFINE, qform)
+    message = rf"sform leads the axes to RAS, its qform to ({codes}), so left and right are uncertain.*fslorient -copy"
+    with pytest.raises(ValueError, match=message):
+        Volume.load(path)
+    for valid in ((1, 0), (0, 1)):
+        one = Volume.load(two_forms(tmp_path / "b.nii.gz", AFFINE, qform, valid))
+        np.testing.assert_allclose(one.affine, AFFINE if valid[0] else qform, atol=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [0.5, 8])
+def test_forms_that_differ_a_little_are_read(tmp_path, degrees):
+    """A registration to a template changes the sform alone."""
+    scan = Volume.load(two_forms(tmp_path / "a.nii.gz", turned_by(degrees), AFFINE))
+    np.testing.assert_allclose(scan.affine, turned_by(degrees), atol=1e-4)
+
+
+def test_forms_on_both_sides_of_45_degrees_are_read_when_they_agree_within_a_voxel(tmp_path):
+    one, other = turned_by(44.8), turned_by(45.2)
+    assert nibabel.aff2axcodes(one) != nibabel.aff2axcodes(other)
+    np.testing.assert_allclose(Volume.load(two_forms(tmp_path / "a.nii.gz", one, other)).affine, one, atol=1e-4)
+
+
 def test_a_marked_voxel_comes_back_within_a_voxel_when_resampled(orientation, write, tmp_path):
     turn = np.eye(4)
     angle = np.deg2rad(12)
