@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxsal.data.coarsen import by
 from jaxsal.explanation.notes import grouped, notes, quantity, share
-from jaxsal.explanation.result import Explanation, by
+from jaxsal.explanation.result import Explanation
 from jaxsal.optim import Status
 from jaxsal.report import Finding, Page
 

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxsal.data import SpaceCheck, Volume
-from jaxsal.data.grid import lattice
+from jaxsal.data.coarsen import by, told
 from jaxsal.explanation.planning import Plan
 from jaxsal.masks import MaskResult
 from jaxsal.zoo import ModelRecord
@@ -66,12 +66,10 @@ class Explanation:
     @property
     def resampled(self) -> str:
         """How the scan came to the network's grid, in a sentence."""
-        spec, scan = self.record.input, self.volume
+        spec = self.record.input
         affine = np.asarray(spec.affine, dtype=float)
         grid = f"the network's grid of {by(spec.shape)} voxels of {by(_sizes(affine))} mm"
-        if lattice(scan.shape, scan.affine, affine) is not None:
-            return f"The scan's voxels were taken over to {grid} without interpolation."
-        return f"The scan, {by(scan.shape)} voxels of {by(scan.zooms)} mm, was resampled linearly to {grid}."
+        return told(self.volume, affine, grid)
 
     def map(self, output: str) -> Volume:
         """The saliency of one output on the scan's own grid; made anew at every call.
@@ -160,16 +158,6 @@ class Explanation:
     def _on_network_grid(self, lane: int) -> Volume:
         affine = np.asarray(self.record.input.affine, dtype=float)
         return Volume(np.asarray(self.result.saliency[lane, 0]), affine)
-
-
-def by(sizes: Iterable[float]) -> str:
-    """Sizes along the axes, for people.
-
-    Example:
-        >>> by((91, 109, 91)), by((1.0, 0.9375, 1.0))
-        ('91 x 109 x 91', '1 x 0.938 x 1')
-    """
-    return " x ".join(f"{size:.3g}" for size in sizes)
 
 
 def _sizes(affine: np.ndarray) -> np.ndarray:

@@ -116,7 +116,36 @@ def test_resampling_is_told(tmp_path, explanation, planted):
     affine[:3, :3] = 2.5 * np.eye(3)
     scan = Volume(scan_array(), AFFINE).resample((40, 40, 40), affine)
     found = jaxsal.explain(scan, planted, outputs=LEFT.output, max_steps=2)
-    assert "40 x 40 x 40 voxels of 2.5 x 2.5 x 2.5 mm, was resampled linearly" in found.resampled
+    # from 2.5 to 4 mm: sqrt(4 ** 2 - 2.5 ** 2) = 3.12 mm at half maximum, divided by 2.355
+    assert found.resampled == (
+        "The scan, 40 x 40 x 40 voxels of 2.5 x 2.5 x 2.5 mm, was smoothed along its axes by Gaussians of standard "
+        "deviation 1.33 x 1.33 x 1.33 mm and resampled linearly to the network's grid of 24 x 24 x 24 voxels of "
+        "4 x 4 x 4 mm; voxels of which 50 % or less lie in the scan's non-zero part were set to 0."
+    )
+    affine[:3, :3] = np.diag([5, 4, 1])
+    uneven = Volume(scan_array(), AFFINE).resample((20, 24, 96), affine)
+    assert "standard deviation 0 x 0 x 1.64 mm" in dataclasses.replace(explanation, volume=uneven).resampled
+    affine[:3, :3] = 4.5 * np.eye(3)
+    coarse = Volume(scan_array(), AFFINE).resample((21, 21, 21), affine)
+    assert dataclasses.replace(explanation, volume=coarse).resampled == (
+        "The scan, 21 x 21 x 21 voxels of 4.5 x 4.5 x 4.5 mm, was resampled linearly to the network's grid of "
+        "24 x 24 x 24 voxels of 4 x 4 x 4 mm."
+    )
+
+
+def test_the_smoothing_told_is_the_smoothing_done():
+    """A point of light spreads by the standard deviation that is stated."""
+    from jaxsal.data.coarsen import onto_grid, smoothing
+
+    array = np.full((41, 41, 41), 1.0, np.float32)
+    array[20, 20, 20] = 1e4
+    point = Volume(array, np.diag([1.0, 1, 1, 1]))
+    target = np.diag([4.0, 4, 1, 1])
+    moved = onto_grid(point, (10, 10, 41), target)
+    np.testing.assert_allclose(smoothing(point, target), [np.sqrt(15 / (8 * np.log(2)))] * 2 + [0])
+    sigma = smoothing(point, target)[0]
+    line = moved.array[3:8, 5, 20] - 1
+    np.testing.assert_allclose(line / line[2], np.exp(-((4 * np.arange(-2, 3)) ** 2) / (2 * sigma**2)), atol=1e-4)
 
 
 def test_notes_of_one_text_are_told_once(explanation):
