@@ -31,7 +31,8 @@ def trace(fn: Any, *args: Any) -> Traced:
         >>> [eqn.primitive.name for eqn in trace(lambda x: 2 * x + 1, 3.0).jaxpr.eqns]
         ['mul', 'add']
     """
-    closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+    # a new function each time: JAX remembers by object what it traced, and a network may have new weights in place
+    closed, out = jax.make_jaxpr(lambda *args: fn(*args), return_shape=True)(*args)
     return Traced(closed.jaxpr, list(closed.consts), jax.tree.structure(out))
 
 
@@ -40,19 +41,30 @@ def is_literal(atom: Any) -> bool:
     return hasattr(atom, "val")
 
 
+# calls that are nothing but their operations
+_PLAIN = frozenset(("jit", "pjit", "closed_call", "core_call"))
+# calls that also say how to differentiate: the operations alone would lose that
+_RULED = frozenset(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "remat2", "checkpoint"))
+
+
 def inner(eqn: Any) -> tuple[Any, list[Any]] | None:
-    """The operations inside a call (``jit``, ``custom_jvp_call``, ``remat`` ...) with its constants.
+    """The operations that may stand in place of a call (``jit``), with its constants.
 
     Returns:
-        ``(jaxpr, consts)`` of a call whose operands are, in order, the inner operands, else None.
+        ``(jaxpr, consts)`` of a call whose operands are, in order, the inner operands; None for any other
+        operation, calls with a derivative of their own (``custom_jvp``, ``custom_vjp``, ``remat``) included.
     """
-    if eqn.primitive.name in ("scan", "while", "cond"):
-        return None
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if name in eqn.params:
-            body = eqn.params[name]
-            return getattr(body, "jaxpr", body), list(getattr(body, "consts", ()))
-    return None
+    return _body(eqn) if eqn.primitive.name in _PLAIN else None
+
+
+def computed(eqn: Any) -> tuple[Any, list[Any]] | None:
+    """The operations by which a call gets its values, however it is differentiated; else as :func:`inner`."""
+    return _body(eqn) if eqn.primitive.name in _PLAIN | _RULED else None
+
+
+def _body(eqn: Any) -> tuple[Any, list[Any]]:
+    body = next(eqn.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in eqn.params)
+    return getattr(body, "jaxpr", body), list(getattr(body, "consts", ()))
 
 
 def read(env: dict[Any, Any], atom: Any) -> Any:

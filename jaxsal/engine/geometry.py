@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxsal.jaxpr import inner, is_literal, trace
+from jaxsal.jaxpr import computed, is_literal, trace
 
 
 class Geometry(NamedTuple):
@@ -75,7 +75,7 @@ def _follow(jaxpr: Any, inputs: Sequence[_Axes | None]) -> list[_Axes | None]:
         operands = [None if is_literal(atom) else env.get(atom) for atom in eqn.invars]
         if not any(operands):
             continue
-        body = inner(eqn)
+        body = computed(eqn)
         if body is not None:
             results = _follow(body[0], operands)
         else:

@@ -29,7 +29,8 @@ def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The same function with its 3-D convolutions and its pools written for the platform that runs it.
 
     Plain convolutions (channel-last, one feature group, no dilation) of rank 3 and undilated max and sum
-    pools of any rank are replaced, also inside nested ``jit``; everything else is kept as it is.
+    pools of any rank are replaced, also inside nested ``jit``; everything else is kept as it is, calls with a
+    derivative of their own (``custom_jvp``, ``custom_vjp``, ``jax.checkpoint``) as a whole.
 
     Args:
         fn: any JAX function of pytrees, e.g. ``lambda model, x: model(x)``.
@@ -65,7 +66,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
         elif body is not None and _holds_target(body[0]):
             out = _run(*body, [read(env, atom) for atom in eqn.invars])
         else:
-            # other calls stay calls: relu inlined as a bare max would lose its gradient at 0
+            # other calls stay calls: inlined, relu's bare max would have another gradient at 0
             out = bind(jaxpr, eqn, env)
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(env, atom) for atom in jaxpr.outvars]

@@ -128,6 +128,38 @@ def test_relu_stays_a_call_so_that_its_slope_at_zero_is_zero():
     assert (jax.grad(lower(fn))(jnp.zeros((1, 4, 4, 4, 1))) == 0).all()
 
 
+def seven(fn):
+    """The function with 7 for a gradient, whatever it computes."""
+    ruled = jax.custom_vjp(fn)
+    ruled.defvjp(lambda x: (fn(x), x), lambda x, g: (jnp.full_like(x, 7),))
+    return ruled
+
+
+def test_a_gradient_of_its_own_is_kept():
+    kernel, x = jnp.ones((3, 3, 3, 1, 1)), jax.random.normal(jax.random.key(0), (1, 4, 4, 4, 1))
+
+    def conv(x):
+        return convolution((1, 1, 1), "SAME")(x, kernel)
+
+    @jax.custom_jvp
+    def straight_through(x):
+        return nnx.max_pool(x, (2, 2, 2), (1, 1, 1), "SAME")
+
+    straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), 7 * tangents[0]))
+
+    for fn in (seven(conv), straight_through, jax.jit(seven(conv)), jax.checkpoint(seven(conv))):
+        chex.assert_trees_all_close(lower(fn)(x), fn(x), rtol=1e-6)
+        assert (jax.grad(lambda x, fn=fn: lower(fn)(x).sum())(x) == 7).all()
+
+
+def test_what_is_not_to_be_saved_stays_so():
+    kernel, x = jnp.ones((3, 3, 3, 1, 1)), jnp.ones((1, 4, 4, 4, 1))
+    fn = jax.checkpoint(lambda x: convolution((1, 1, 1), "SAME")(jnp.sin(x), kernel))
+    names = [eqn.primitive.name for eqn in jax.make_jaxpr(lower(fn))(x).jaxpr.eqns]
+    assert names == [eqn.primitive.name for eqn in jax.make_jaxpr(fn)(x).jaxpr.eqns]
+    chex.assert_trees_all_close(*(jax.grad(lambda x, f=f: f(x).sum())(x) for f in (lower(fn), fn)), rtol=1e-5)
+
+
 def test_a_network_under_vmap_grad_and_a_loop():
     blocks = (
         zoo.ConvBlock(4, 5, 2, True, 2, 2),

@@ -86,6 +86,17 @@ def test_other_tails_see_the_masked_features(kind):
     agree(tails[kind], *features_and_masks((8, 8), 4))
 
 
+def test_a_gradient_of_its_own_is_kept():
+    conv = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
+    tail = jax.custom_vjp(lambda f: conv(f))
+    tail.defvjp(lambda f: (conv(f), f), lambda f, g: (jnp.full_like(f, 7),))
+    features, masks = features_and_masks((8, 8), 4)
+    under = masked(tail, features)
+    np.testing.assert_allclose(under(masks[0]), tail(features * masks[0][None, ..., None]), rtol=1e-5)
+    gradient = jax.grad(lambda m: under(m).sum())(masks[0])
+    np.testing.assert_allclose(gradient, 7 * features[0].sum(-1), rtol=1e-5)
+
+
 def test_products_that_would_not_fit_are_not_made(monkeypatch):
     monkeypatch.setattr("jaxsal.engine.masked._MOST", 10)
     conv = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
