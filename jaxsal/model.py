@@ -1,5 +1,7 @@
 """What is explained: any callable pytree ``x[b, *space, c] -> y[b, k]``."""
 
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,8 +28,8 @@ class Layer(NamedTuple):
 def named_layers(model: Model) -> tuple[Layer, ...]:
     """The layers of a network that is a composition of them, else an empty tuple.
 
-    A network tells its layers by a method ``named_layers()`` (the zoo) or by a sequence ``layers`` of
-    callables (``flax.nnx.Sequential``), which are then named by their position.
+    A network tells its layers by a method ``named_layers()`` (the zoo); those of a ``flax.nnx.Sequential`` are
+    named by their position. An attribute ``layers`` of any other network says nothing about how it uses them.
 
     Example:
         >>> from flax import nnx
@@ -36,9 +38,16 @@ def named_layers(model: Model) -> tuple[Layer, ...]:
     """
     if hasattr(model, "named_layers"):
         return tuple(model.named_layers())  # type: ignore[attr-defined]
-    if hasattr(model, "layers"):
+    if _is_sequential(model):
         return tuple(Layer(str(i), call) for i, call in enumerate(model.layers))  # type: ignore[attr-defined]
     return ()
+
+
+def _is_sequential(model: Model) -> bool:
+    # looked up, not imported: where Flax is not loaded, nothing is made of it
+    sequential = getattr(sys.modules.get("flax.nnx"), "Sequential", None)
+    # a subclass with its own __call__ may do anything with its layers
+    return sequential is not None and isinstance(model, sequential) and type(model).__call__ is sequential.__call__
 
 
 def as_pytree(model: Model) -> Model:
@@ -87,7 +96,7 @@ def check_model(model: Model) -> None:
     if not callable(model):
         raise TypeError(f"The model is a {type(model).__name__}, a callable x[b, *space, c] -> y[b, k] is needed.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
-        if isinstance(leaf, jax.core.Tracer) or not _is_float(leaf):
+        if isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) or not _is_float(leaf):
             continue
         bad = int((~np.isfinite(np.asarray(leaf, dtype=np.float32))).sum())
         if bad:
@@ -114,6 +123,8 @@ def _in_training_mode(node: Any, path: str = "model", depth: int = 0) -> Iterato
         children = [(f"{path}[{i}]", child) for i, child in enumerate(node)]
     elif isinstance(node, dict):
         children = [(f"{path}[{key!r}]", child) for key, child in node.items()]
+    elif isinstance(node, functools.partial):  # and jax.tree_util.Partial
+        children = [(f"{path}.{key}", getattr(node, key)) for key in ("func", "args", "keywords")]
     elif hasattr(node, "__dict__") and not isinstance(node, type):
         for flag in ("deterministic", "use_running_average"):
             if vars(node).get(flag) is False:

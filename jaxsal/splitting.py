@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.tree_util import Partial, register_dataclass
 
-from jaxsal.jaxpr import bind, is_literal, read, trace
-from jaxsal.model import Model, as_pytree, named_layers
+from jaxsal.jaxpr import Traced, bind, is_literal, read, trace
+from jaxsal.model import Model, as_pytree, check_model, named_layers
 
 
 class Split(NamedTuple):
@@ -64,16 +65,17 @@ def split(model: Model, x: Any, at: str | int) -> Split:
     Args:
         model: a network with named layers (the zoo), a ``flax.nnx.Sequential``, or any JAX function in
             which the cut is marked by ``jax.ad_checkpoint.checkpoint_name(value, tag)``.
-        x: an input ``[b, *space, c]`` (array or ``jax.ShapeDtypeStruct``); only its shape matters, and for
-            a tagged function head and tail work for this shape and any batch size.
-        at: name or position of the layer whose output is the cut, or the tag.
+        x: an input ``[b, *space, c]`` (array or ``jax.ShapeDtypeStruct``); for a tagged function head and tail
+            work for this shape and any batch size.
+        at: the tag, or name or position of the layer whose output is the cut; a tag goes before a layer.
 
     Returns:
         Head and tail.
 
     Raises:
-        ValueError: if there is no such layer or tag (those that exist are listed), or if the tail of a
-            tagged function needs values of the head other than the tagged one (they are listed).
+        ValueError: if there is no such layer or tag (those that exist are listed), if the tail of a
+            tagged function needs values of the head other than the tagged one (they are listed), if the
+            network is not the composition of its layers, or if it is in training mode.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,11 +87,15 @@ def split(model: Model, x: Any, at: str | int) -> Split:
         >>> head(x).shape, bool((tail(head(x)) == model(x)).all())
         ((1, 4, 4, 2), True)
     """
+    check_model(model)
     names = [layer.name for layer in named_layers(model)]
-    if names:
-        cut = _position(names, at) + 1
-        return Split(_Stage(model, 0, cut), _Stage(model, cut, len(names)))
-    return _split_at_tag(model, x, at)
+    whole = trace(model, _shapes(x))
+    if not names or at in [eqn.params["name"] for eqn in _tagged(whole.jaxpr)]:
+        return _split_at_tag(model, x, at)
+    cut = _position(names, at) + 1
+    parts = Split(_Stage(model, 0, cut), _Stage(model, cut, len(names)))
+    _check_composition(model, whole, parts, x)
+    return parts
 
 
 def layers(model: Model, x: Any) -> LayerTable:
@@ -100,7 +106,10 @@ def layers(model: Model, x: Any) -> LayerTable:
         x: an input ``[b, *space, c]``, array or ``jax.ShapeDtypeStruct``; nothing is computed.
 
     Returns:
-        A sequence of :class:`LayerRow` that prints as a table; the tags of a hand-written function.
+        A sequence of :class:`LayerRow` that prints as a table: the named layers, then the tags.
+
+    Raises:
+        ValueError: if the network is in training mode.
 
     Example:
         >>> from flax import nnx
@@ -110,16 +119,15 @@ def layers(model: Model, x: Any) -> LayerTable:
         0     relu      1 x 4 x 4 x 2  yes
         1     <lambda>  1 x 2
     """
-    rows, shape = [], jax.eval_shape(lambda x: x, x)
+    check_model(model)
+    rows, shape = [], _shapes(x)
     for name, call in named_layers(model):
         shape = jax.eval_shape(call, shape)
         kind = getattr(call, "__name__", type(call).__name__)
         rows.append(LayerRow(name, kind, shape.shape, len(shape.shape) > 2))
-    if not rows:
-        for eqn in trace(model, x).jaxpr.eqns:
-            if eqn.primitive.name == "name":
-                shape = eqn.outvars[0].aval.shape
-                rows.append(LayerRow(eqn.params["name"], "tag", shape, len(shape) > 2))
+    for eqn in _tagged(trace(model, _shapes(x)).jaxpr):
+        shape = eqn.outvars[0].aval.shape
+        rows.append(LayerRow(eqn.params["name"], "tag", shape, len(shape) > 2))
     return LayerTable(tuple(rows))
 
 
@@ -146,8 +154,43 @@ def _position(names: Sequence[str], at: str | int) -> int:
     raise ValueError(f"There is no layer {at!r}; this network has: {', '.join(names)}.")
 
 
+def _check_composition(model: Model, whole: Traced, parts: Split, x: Any) -> None:
+    """Refuse a network that does not just apply its layers one after the other."""
+
+    def composed(x: jax.Array) -> jax.Array:
+        return parts.tail(parts.head(x))
+
+    chained = trace(composed, _shapes(x))
+    if _same(whole, chained):
+        return  # operation for operation, hence without a forward pass
+    expected, found = ([tuple(atom.aval.shape) for atom in each.jaxpr.outvars] for each in (whole, chained))
+    where = f"shape {found} where the network gives {expected}"
+    if expected == found:
+        if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+            return  # there are no values to compare
+        y = np.asarray(model(x), np.float64)
+        off, scale = np.abs(np.asarray(composed(x), np.float64) - y).max(), np.abs(y).max()
+        if not off > np.sqrt(jax.numpy.finfo(x.dtype).eps) * scale:
+            return
+        where = f"values up to {off:.3g} away from the network's, which reach {scale:.3g}"
+    raise ValueError(
+        f"Cannot split at a layer: its layers, one after the other, give {where}, so it does more with them. "
+        "Mark the place with jax.ad_checkpoint.checkpoint_name(value, tag) and split at the tag, or mend the "
+        "network's named_layers()."
+    )
+
+
+def _same(one: Traced, other: Traced) -> bool:
+    """Whether two functions do the same operations on the same constants."""
+    return (
+        str(one.jaxpr) == str(other.jaxpr)
+        and len(one.consts) == len(other.consts)
+        and all(a is b for a, b in zip(one.consts, other.consts, strict=True))
+    )
+
+
 def _split_at_tag(model: Model, x: Any, at: str | int) -> Split:
-    model, x = as_pytree(model), jax.eval_shape(lambda x: x, x)
+    model, x = as_pytree(model), _shapes(x)
     _cut(trace(model, x).jaxpr, at)  # what cannot be split is refused here, not at the first use
     return Split(Partial(_Head(at), model), Partial(_Tail(at, x.shape[1:], x.dtype), model))
 
@@ -186,7 +229,7 @@ class _Cut(NamedTuple):
 
 def _cut(jaxpr: Any, at: str | int) -> _Cut:
     """Sort the operations of a traced function into those before and those after a tag."""
-    tagged = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "name"]
+    tagged = _tagged(jaxpr)
     here = [eqn for eqn in tagged if eqn.params["name"] == at]
     if len(here) != 1:
         tags = ", ".join(eqn.params["name"] for eqn in tagged)
@@ -217,6 +260,14 @@ def _cut(jaxpr: Any, at: str | int) -> _Cut:
     if jaxpr.outvars[0] not in after:
         raise ValueError(f"Cannot split at {at!r}: the output does not depend on the tagged value.")
     return _Cut(value, jaxpr.eqns[: jaxpr.eqns.index(here[0]) + 1], tail)
+
+
+def _tagged(jaxpr: Any) -> list[Any]:
+    return [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "name"]
+
+
+def _shapes(x: Any) -> Any:
+    return jax.eval_shape(lambda x: x, x)
 
 
 def _operands(eqn: Any) -> set[Any]:

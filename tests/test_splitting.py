@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.tree_util import Partial
 
 from jaxsal import zoo
+from jaxsal.model import Layer, check_model
 from jaxsal.splitting import layers, split
 
 
@@ -83,6 +85,22 @@ def test_a_tag_splits_a_hand_written_function():
     )
 
 
+def test_weights_changed_in_place_are_seen():
+    class Scaled(nnx.Module):
+        def __init__(self):
+            self.weight = nnx.Param(jnp.ones(()))
+
+        def __call__(self, x):
+            return checkpoint_name(x * self.weight[...], "scaled").sum((1, 2))
+
+    model, x = Scaled(), jnp.ones((1, 2, 2, 1))
+    before = split(model, x, "scaled")
+    assert float(before.tail(before.head(x))[0, 0]) == 4
+    model.weight[...] = jnp.full((), 3.0)
+    after = split(model, x, "scaled")
+    assert float(after.tail(after.head(x))[0, 0]) == 12
+
+
 def test_values_that_go_around_the_tag_are_listed():
     def model(x):
         h = checkpoint_name(jnp.tanh(x), "features")
@@ -99,3 +117,114 @@ def test_unknown_places_are_answered_with_those_that_exist(network, x):
         split(tagged(jnp.ones((1, 2))), jnp.ones((1, 4, 4, 1)), "other")
     with pytest.raises(ValueError, match="no tag was found"):
         split(lambda x: x.sum((1, 2)), jnp.ones((1, 4, 4, 1)), "other")
+
+
+class Residual(nnx.Module):
+    """A network whose layers are not applied one after the other."""
+
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Conv(2, 2, (3, 3), rngs=rngs), nnx.Conv(2, 2, (3, 3), rngs=rngs)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = checkpoint_name(x + layer(x), "sum" if layer is self.layers[0] else "end")
+        return x.mean((1, 2))
+
+
+class Named(Residual):
+    def named_layers(self):
+        yield from (Layer(str(i), layer) for i, layer in enumerate(self.layers))
+        yield Layer("mean", lambda x: x.mean((1, 2)))
+
+
+class Halved(nnx.Sequential):
+    def __call__(self, x):
+        return super().__call__(x) / 2
+
+
+def test_a_list_of_layers_is_no_composition():
+    model, x = Residual(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 6, 6, 2))
+    assert [(row.name, row.kind) for row in layers(model, x)] == [("sum", "tag"), ("end", "tag")]
+    with pytest.raises(ValueError, match="has the tags sum, end"):
+        split(model, x, 0)
+    halved = Halved(jax.nn.relu, lambda x: x.mean((1, 2)))
+    assert not layers(halved, x)
+    with pytest.raises(ValueError, match="no tag was found"):
+        split(halved, x, "0")
+
+
+def test_a_tag_goes_before_a_layer():
+    model, x = Named(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 6, 6, 2))
+    assert [row.name for row in layers(model, x)] == ["0", "1", "mean", "sum", "end"]
+    head, tail = split(model, x, "sum")
+    assert (head(x) == x + model.layers[0](x)).all()
+    chex.assert_trees_all_close(tail(head(x)), model(x), rtol=1e-6)
+
+
+def test_layers_that_do_not_give_the_network_are_refused():
+    model, x = Named(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 6, 6, 2))
+    with pytest.raises(ValueError, match=r"values up to .*checkpoint_name\(value, tag\)"):
+        split(model, x, "0")
+
+    class Swapped(Named):
+        def named_layers(self):
+            first, second, mean = super().named_layers()
+            return second, first, mean
+
+        def __call__(self, x):
+            for _, layer in super().named_layers():
+                x = layer(x)
+            return x
+
+    # the same operations with each other's weights
+    with pytest.raises(ValueError, match="values up to"):
+        split(Swapped(nnx.Rngs(0)), x, "0")
+
+    class Short(Swapped):
+        def named_layers(self):
+            return tuple(super().named_layers())[:2]
+
+    with pytest.raises(ValueError, match=r"shape \[\(2, 6, 6, 2\)\] where the network gives \[\(2, 2\)\]"):
+        split(Short(nnx.Rngs(0)), jax.ShapeDtypeStruct(x.shape, x.dtype), "0")
+
+
+def test_layers_that_are_the_network_in_other_operations_are_accepted():
+    class Twice(nnx.Module):
+        def named_layers(self):
+            return Layer("double", lambda x: x + x), Layer("mean", lambda x: x.mean((1, 2)))
+
+        def __call__(self, x):
+            return (2 * x).mean((1, 2))
+
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 2))
+    head, tail = split(Twice(), x, "double")
+    chex.assert_trees_all_close(tail(head(x)), Twice()(x), rtol=1e-6)
+
+
+def test_a_layered_network_is_not_run_to_be_split(network, x, monkeypatch):
+    calls = []
+    call = type(network).__call__
+    monkeypatch.setattr(type(network), "__call__", lambda self, x: calls.append(x) or call(self, x))
+    split(network, x, "relu1")
+    assert calls
+    assert all(isinstance(seen, jax.core.Tracer) for seen in calls)
+
+
+def test_training_mode_is_answered_before_anything_is_traced():
+    class Tagged(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.BatchNorm(2, rngs=rngs)
+
+        def __call__(self, x):
+            return checkpoint_name(self.norm(x), "norm").mean((1, 2))
+
+    model, x = Tagged(nnx.Rngs(0)), jnp.ones((2, 4, 4, 2))
+    for wrapped in (model, Partial(model), nnx.Sequential(model, jnp.tanh)):
+        for look in (lambda m: split(m, x, "norm"), lambda m: layers(m, x)):
+            with pytest.raises(ValueError, match=r"training mode \(model.*use_running_average is False\)"):
+                look(wrapped)
+    with pytest.raises(ValueError, match=r"model\.func\.norm\.use_running_average"):
+        check_model(Partial(model))
+    model.eval()
+    assert split(model, x, "norm").head(x).shape == (2, 4, 4, 2)
+    assert split(Partial(model), x, "norm").head(x).shape == (2, 4, 4, 2)
