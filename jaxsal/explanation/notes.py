@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxsal.explanation.result import Explanation
 from jaxsal.optim import Status
 
@@ -28,18 +30,29 @@ def notes(explanation: Explanation) -> tuple[Note, ...]:
     for row in explanation.table.to_dict("records"):
         texts = _remarks(row)
         if not math.isfinite(row["peak_x"]):
-            texts.append("The map is empty: the mask is the same everywhere, so no place stands out.")
+            texts.append(
+                _why_empty(np.asarray(explanation.result.mask[explanation.output_names.index(row["output"]), 0]))
+            )
         found += [Note(row["output"], text) for text in texts]
     return tuple(found)
+
+
+def _why_empty(mask: np.ndarray) -> str:
+    if np.ptp(mask) <= 1e-6 * np.abs(mask).max():
+        return "The map is empty: the mask is the same everywhere, so no place stands out."
+    return (
+        f"The map is empty although the mask is not the same everywhere: its values reach from {mask.min():.3g} to "
+        f"{mask.max():.3g}, and those that are kept, the largest, are zero."
+    )
 
 
 def _remarks(row: dict) -> list[str]:
     status = Status[row["status"].upper()]
     texts = []
     if status is Status.UNEXPLAINED:
+        how = "more than one and a half times" if row["recovered"] > 1 else "less than half of"
         texts.append(
-            "The mask recovers less than half of the prediction: it does not explain this output. "
-            "Do not interpret the map."
+            f"The mask recovers {how} the prediction: it does not explain this output. Do not interpret the map."
         )
     elif status is Status.UNINFORMATIVE:
         texts.append(

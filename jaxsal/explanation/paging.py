@@ -56,7 +56,7 @@ _READING = (
     "A bright place means that the network could make its prediction from there. It does not mean that the place is "
     "diseased, nor that the prediction is right.",
     "'Recovered' says how much of the prediction is left when the network sees only what the mask keeps: about 100 % "
-    "for a mask that explains it, below 50 % for one that does not.",
+    "for a mask that explains it, below 50 % or above 150 % for one that does not.",
     "The cuts go through the largest value of the map. Left and right are marked; the person's left is on the left.",
 )
 

@@ -56,11 +56,12 @@ class MaskResult:
         terms: its parts.
         steps: updates made.
         evaluations: of the tail with its gradient.
-        status: see :class:`jaxsal.optim.Status`.
+        status: see :class:`jaxsal.optim.Status`; ``UNEXPLAINED`` where ``|recovered - 1| > 0.5``, see :func:`judge`.
         prediction: of the whole network.
         masked_prediction: of the tail on the masked features.
         null_prediction: of the tail on features that are all zero.
-        recovered: ``(masked - null) / (prediction - null)``, 1 for a mask that keeps all that matters.
+        recovered: ``(masked - null) / (prediction - null)``, 1 for a mask that keeps all that matters, below for one
+            that misses some of it, above for one that overshoots.
         negative_energy: share of ``||M||^2`` on negative values; large ones mean flipped features.
         config: what the masks were optimised with.
     """
@@ -97,7 +98,7 @@ class MaskResult:
 
 
 def judge(
-    status: Any, prediction: Any, null: Any, recovered: Any, sigma: Any, half: float = 0.5, least: float = 0.1
+    status: Any, prediction: Any, null: Any, recovered: Any, sigma: Any, off: float = 0.5, least: float = 0.1
 ) -> np.ndarray:
     """Status of ended lanes, once it is known what their masks recover.
 
@@ -107,14 +108,15 @@ def judge(
         null: prediction without features.
         recovered: share of the difference that the mask recovers.
         sigma: standard deviation of the output; all arrays broadcast.
-        half: below this share a mask is ``UNEXPLAINED``.
+        off: when the share is further from 1, below or above, a mask is ``UNEXPLAINED``: one that makes three times
+            the prediction explains it no better than one that makes nothing of it.
         least: below this difference, in sigma, an output is ``UNINFORMATIVE``.
 
     Returns:
         Status codes; a lane that was not finite stays so.
     """
     status = np.asarray(status)
-    judged = np.where(np.asarray(recovered) < half, Status.UNEXPLAINED, status)
+    judged = np.where(np.abs(np.asarray(recovered) - 1) > off, Status.UNEXPLAINED, status)
     judged = np.where(np.abs(np.asarray(prediction - null)) < least * np.asarray(sigma), Status.UNINFORMATIVE, judged)
     return np.where(status == Status.NOT_FINITE, status, judged).astype(np.int32)
 

@@ -45,6 +45,9 @@ def upsample(mask: jax.Array, geometry: Geometry, shape: Sequence[int]) -> jax.A
 def keep_top(map: jax.Array, percentile: float | jax.Array, rank: int) -> jax.Array:
     """Set values at or below a percentile of their map to zero.
 
+    Where so many voxels share the largest value that the percentile reaches it, these are kept: a plateau is as
+    prominent as a peak.
+
     Args:
         map: ``[..., *space]``.
         percentile: 0 to 100, taken over the whole grid of each map.
@@ -56,13 +59,17 @@ def keep_top(map: jax.Array, percentile: float | jax.Array, rank: int) -> jax.Ar
     Example:
         >>> keep_top(jnp.arange(5.0), 50, rank=1).tolist()
         [0.0, 0.0, 0.0, 3.0, 4.0]
+        >>> keep_top(jnp.array([0.0, 1.0, 2.0, 2.0]), 90, rank=1).tolist()
+        [0.0, 0.0, 2.0, 2.0]
     """
     axes = tuple(range(map.ndim - rank, map.ndim))
     threshold = jnp.percentile(map, percentile, axis=axes, keepdims=True)
     spread = jnp.ptp(map, axis=axes, keepdims=True)
     # interpolating a constant leaves rounding noise, which is no structure
     noise = 1e-6 * jnp.abs(map).max(axis=axes, keepdims=True)
-    return jnp.where((map > threshold) & (spread > noise), map, jnp.zeros_like(map))
+    largest = map.max(axis=axes, keepdims=True)
+    above = jnp.where(threshold >= largest - noise, map >= largest - noise, map > threshold)
+    return jnp.where(above & (spread > noise), map, jnp.zeros_like(map))
 
 
 def _weights(voxels: int, size: int, start: float, step: float) -> np.ndarray:

@@ -107,6 +107,34 @@ def test_what_must_not_be_believed_is_said(explanation, status, negative, texts)
         assert expected in text
 
 
+def test_a_mask_that_overshoots_is_told(explanation):
+    lanes = np.ones((3, 1))
+    result = dataclasses.replace(
+        explanation.result, status=lanes.astype(int) * Status.UNEXPLAINED, recovered=jax.numpy.asarray(3 * lanes)
+    )
+    (text,) = {note.text for note in notes(dataclasses.replace(explanation, result=result)) if "recovers" in note.text}
+    assert "recovers more than one and a half times the prediction" in text
+
+
+def test_an_empty_map_is_explained_by_its_cause(explanation):
+    def note(mask: np.ndarray) -> str:
+        lane = explanation.output_names.index(LEFT.output)
+        result = dataclasses.replace(
+            explanation.result,
+            mask=explanation.result.mask.at[lane, 0].set(mask),
+            saliency=explanation.result.saliency.at[lane, 0].set(0),
+        )
+        texts = [n.text for n in notes(dataclasses.replace(explanation, result=result)) if n.output == LEFT.output]
+        return " ".join(text for text in texts if "empty" in text)
+
+    shape = explanation.result.mask.shape[2:]
+    assert "the mask is the same everywhere" in note(np.full(shape, 0.1, np.float32))
+    negative = np.zeros(shape, np.float32)
+    negative[:2, :2] = -0.25
+    text = note(negative)
+    assert "is not the same everywhere: its values reach from -0.25 to 0" in text
+
+
 def test_resampling_is_told(tmp_path, explanation, planted):
     assert explanation.resampled == (
         "The scan's voxels were taken over to the network's grid of 24 x 24 x 24 voxels of 4 x 4 x 4 mm "

@@ -10,6 +10,7 @@ import pytest
 from jaxsal import optim
 from jaxsal.engine.geometry import Geometry
 from jaxsal.masks import keep_top, smocam, terms, upsample
+from jaxsal.masks.result import judge
 from jaxsal.masks.smocam import smocam_objective, uniform_mask
 from jaxsal.splitting import Split
 
@@ -181,6 +182,14 @@ def test_a_mask_that_recovers_less_than_half_is_unexplained(x):
     assert result.status_names == [["unexplained"] * 2] * 2
 
 
+def test_a_share_far_from_one_is_unexplained_on_either_side():
+    good, poor, none = int(optim.Status.STAGNATED), int(optim.Status.UNEXPLAINED), int(optim.Status.NOT_FINITE)
+    recovered = np.array([-2.0, 0.0, 0.49, 0.5, 1.0, 1.5, 1.51, 3.0])
+    found = judge(np.full(8, good), np.ones(8), np.zeros(8), recovered, 1.0)
+    assert found.tolist() == [poor, poor, poor, good, good, good, poor, poor]
+    assert judge([none], np.ones(1), np.zeros(1), np.array([3.0]), 1.0).tolist() == [none]
+
+
 def test_a_lane_that_is_not_finite_says_so_and_leaves_the_others_alone(x):
     def fragile(features):
         y = tail(features)
@@ -270,6 +279,23 @@ def test_the_threshold_is_taken_over_the_whole_grid_of_each_map():
     kept = keep_top(maps, 95, rank=2)
     assert (kept[0] > 0).sum() == (kept[1] > 0).sum() == 5
     assert (kept.max((1, 2)) == maps.max((1, 2))).all()
+
+
+@pytest.mark.parametrize("top", [1.0, 0.1, -0.5])
+def test_a_plateau_that_reaches_the_percentile_is_kept(top):
+    plateau = jnp.array([top - 1] * 90 + [top] * 10).reshape(10, 10)
+    kept = keep_top(plateau, 95, rank=2)
+    assert (kept[:9] == 0).all()
+    assert (kept[9] == plateau[9]).all()
+
+
+def test_a_plateau_is_kept_whole_whatever_its_rounding():
+    plateau = jnp.array([0.0] * 90 + [0.7, np.nextafter(np.float32(0.7), np.float32(1))] * 5)
+    assert (keep_top(plateau, 95, rank=1) > 0).sum() == 10
+    mask = jnp.zeros((4, 5)).at[2:, 3:].set(0.1)
+    big = upsample(mask, Geometry((2.3, 1.7), (3.1, 2.9)), (17, 19))
+    kept = keep_top(big, 95, rank=2)
+    assert (kept[-3:, -3:] > 0).all()
 
 
 def test_a_constant_map_is_empty_whatever_its_rounding():
