@@ -144,7 +144,7 @@ def models(debug: Debug = False) -> None:
         for name in shipped():
             record = load_model(name).record
             grid = " x ".join(map(str, record.input.shape))
-            skull = ", without skull" if record.input.skull_stripped else ""
+            skull = {True: ", without skull", False: ", with skull", None: ""}[record.input.skull_stripped]
             typer.echo(f"{name}\n  input: {grid} voxels, {record.input.space} space{skull}; layer: {record.layer}")
             typer.echo("  outputs: " + ", ".join(f"{output.name} ({output.unit})" for output in record.outputs))
             typer.echo(f"  {' '.join(record.description.split())}")

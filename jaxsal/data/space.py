@@ -48,7 +48,7 @@ class SpaceCheck(NamedTuple):
     with_skull: bool | None = None
 
 
-def check_space(volume: Volume, space: Space, skull_stripped: bool = False) -> SpaceCheck:
+def check_space(volume: Volume, space: Space, skull_stripped: bool | None = None) -> SpaceCheck:
     r"""Compare a scan with the space that a network's record states.
 
     For ``"MNI152"`` the brain is found by intensity, placed by the header, and compared with the template on
@@ -64,14 +64,15 @@ def check_space(volume: Volume, space: Space, skull_stripped: bool = False) -> S
     Args:
         volume: the scan.
         space: ``"MNI152"`` or ``"native"``.
-        skull_stripped: whether the network expects only the brain; a whole head is refused then.
+        skull_stripped: True when the network expects only the brain (a whole head is refused then), False when it
+            expects the whole head (what is certainly no more than a brain is refused then), None for either.
 
     Returns:
         The measurements.
 
     Raises:
-        SpaceError: if the scan shows a skull that the network does not know, has no orientation, its Dice is
-            below .85 or its correlation below .6; the message says how to mend it.
+        SpaceError: if the scan shows a skull that the network does not know, or lacks one that it does, has no
+            orientation, its Dice is below .85 or its correlation below .6; the message says how to mend it.
         ValueError: if it is no plausible scan.
     """
     # scipy.ndimage takes a quarter of a second to import, too long for --help
@@ -120,6 +121,13 @@ def check_space(volume: Volume, space: Space, skull_stripped: bool = False) -> S
             f"by its header, they correlate by {correlation:.2f}, at least {_MINIMUM_CORRELATION} is needed. It "
             f"may be turned or flipped: its header says that its axes lead to {''.join(volume.axcodes)}; look at "
             f"it over the template. {_REGISTER}"
+        )
+    # last: now it is known that what is shown is a brain in its place, and not a part of a head elsewhere
+    if skull_stripped is False and ratio <= _PERHAPS_HEAD:
+        raise SpaceError(
+            f"{volume.name} seems to show the brain alone (its foreground is {ratio:.2f} times the brain of the MNI152 "
+            "template), the network was trained on whole heads. Give the scan as it was before its skull was stripped, "
+            "brought to MNI152 by the same transform; or take a network that was trained on brains."
         )
     return SpaceCheck(space, round(dice, 4), round(correlation, 4), round(ratio, 4), with_skull)
 

@@ -47,7 +47,7 @@ class InputSpec(_Frozen):
         channels: number of them.
         scaling: of the intensities.
         space: ``"MNI152"`` for scans registered to that template, ``"native"`` for scans as acquired.
-        skull_stripped: whether only the brain is shown.
+        skull_stripped: True when only the brain is shown, False when the whole head is, None for either.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class InputSpec(_Frozen):
     channels: int = 1
     scaling: Scaling = Scaling()
     space: Literal["MNI152", "native"] = "native"
-    skull_stripped: bool = False
+    skull_stripped: bool | None = None
 
 
 class ModelRecord(_Frozen):

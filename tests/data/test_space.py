@@ -126,6 +126,21 @@ def test_a_head_is_refused_by_a_network_of_brains(head):
         check_space(head, "MNI152", skull_stripped=True)
 
 
+def test_a_brain_is_refused_by_a_network_of_heads(brain):
+    with pytest.raises(
+        SpaceError,
+        match=r"the brain alone \(its foreground is (0\.9|1\.0).*whole heads\. Give the scan as it was before",
+    ):
+        check_space(brain, "MNI152", skull_stripped=False)
+    with pytest.raises(SpaceError, match="not in MNI152 space"):
+        check_space(shifted(brain, 0, 40, 0), "MNI152", skull_stripped=False)
+
+
+def test_a_network_of_either_takes_brains_and_heads(brain, head):
+    assert not check_space(brain, "MNI152").with_skull
+    assert check_space(head, "MNI152").with_skull
+
+
 def test_a_head_passes_for_a_network_of_heads_when_aligned(head):
     check = check_space(head, "MNI152", skull_stripped=False)
     assert check.with_skull
@@ -189,4 +204,6 @@ def test_real_head(kind):
         check_space(head, "MNI152", skull_stripped=True)
     assert check_space(head, "MNI152", skull_stripped=False).dice > 0.9
     stripped = Volume.load(folder / "mni_icbm152_t1bet_tal_nlin_sym_09c.nii")
+    with pytest.raises(SpaceError, match="the brain alone"):
+        check_space(stripped, "MNI152", skull_stripped=False)
     assert check_space(stripped, "MNI152", skull_stripped=True).dice > 0.98
