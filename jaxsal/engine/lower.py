@@ -36,7 +36,8 @@ def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
         fn: any JAX function of pytrees, e.g. ``lambda model, x: model(x)``.
 
     Returns:
-        A function of the same signature, equal to ``fn`` up to the rounding of float32.
+        A function of the same signature, equal to ``fn`` up to rounding. Its convolutions and maxima have gradients
+        (reverse mode) only: for ``jax.jvp`` and ``jax.jacfwd``, differentiate ``fn`` itself.
 
     Example:
         >>> kernel = jnp.ones((3, 3, 3, 1, 2))
@@ -84,7 +85,7 @@ def _on_cpu(eqn: Any) -> Callable[..., jax.Array] | None:
     p = eqn.params
     if is_plain_convolution(eqn) and len(p["window_strides"]) == 3:
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
-        return lambda x, kernel: _by_taps(x, kernel, strides, padding)
+        return lambda x, kernel: _by_taps(x, kernel, strides, padding, p["precision"])
     if _is_plain_pool(eqn):
         pool = _POOLS[eqn.primitive.name]
         return lambda x: pool(x, p["window_dimensions"], p["window_strides"], p["padding"])
@@ -110,7 +111,7 @@ def _is_plain_pool(eqn: Any) -> bool:
 
 
 def is_plain_convolution(eqn: Any) -> bool:
-    """Whether an operation is a convolution of any rank, channel-last, with one group and without dilation."""
+    """Whether an operation is a convolution of any rank, channel-last, with one group, no dilation, one dtype."""
     if eqn.primitive.name != "conv_general_dilated":
         return False
     p = eqn.params
@@ -123,26 +124,27 @@ def is_plain_convolution(eqn: Any) -> bool:
     )  # fmt: skip
     return (
         channel_last
+        and (p["preferred_element_type"] is None or p["preferred_element_type"] == eqn.invars[0].aval.dtype)
         and p["feature_group_count"] == p["batch_group_count"] == 1
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
         and min(min(pair) for pair in p["padding"]) >= 0
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_taps(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads) -> jax.Array:
-    return _taps(x, kernel, strides, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _by_taps(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any) -> jax.Array:
+    return _taps(x, kernel, strides, padding, precision)
 
 
-def _by_taps_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads):
-    return _taps(x, kernel, strides, padding), (x, kernel)
+def _by_taps_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any):
+    return _taps(x, kernel, strides, padding, precision), (x, kernel)
 
 
-def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, saved, g: jax.Array):
+def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, precision: Any, saved, g: jax.Array):
     x, kernel = saved
-    (d_kernel,) = jax.vjp(lambda k: _taps(x, k, strides, padding), kernel)[1](g)
+    (d_kernel,) = jax.vjp(lambda k: _taps(x, k, strides, padding, precision), kernel)[1](g)
     if set(strides) != {1}:
-        (d_x,) = jax.vjp(lambda x: _taps(x, kernel, strides, padding), x)[1](g)
+        (d_x,) = jax.vjp(lambda x: _taps(x, kernel, strides, padding, precision), x)[1](g)
         return d_x, d_kernel
     flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1, 2)), 3, 4)
     mirrored = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(kernel.shape, padding, strict=False))
@@ -157,13 +159,13 @@ def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, saved, g: jax.Array):
             ),
         )
         mirrored = tuple((max(lo, 0), max(hi, 0)) for lo, hi in mirrored)
-    return _taps(g, flipped, strides, mirrored), d_kernel
+    return _taps(g, flipped, strides, mirrored, precision), d_kernel
 
 
 _by_taps.defvjp(_by_taps_fwd, _by_taps_bwd)
 
 
-def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads) -> jax.Array:
+def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads, precision: Any) -> jax.Array:
     """The convolution as 2-D ones over the taps of the first spatial axis."""
     (stride, *in_plane), ((lo, hi), *pads) = strides, padding
     x = jnp.pad(x, ((0, 0), (lo, hi), (0, 0), (0, 0), (0, 0)))
@@ -175,7 +177,12 @@ def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads
     b = x.shape[0]
     planes = [
         lax.conv_general_dilated(
-            slab.reshape(b * depth, *slab.shape[2:]), tap, in_plane, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            slab.reshape(b * depth, *slab.shape[2:]),
+            tap,
+            in_plane,
+            pads,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=precision,
         )
         for slab, tap in zip(slabs, kernel, strict=True)
     ]

@@ -20,6 +20,8 @@ from jaxsal.jaxpr import bind, inner, is_literal, read, trace
 
 # values that the products may take: half a GiB in float32
 _MOST = 2**27
+# taps that a kernel may have (5 x 5 x 5): each is an operation of its own, and hundreds take minutes to compile
+_MOST_TAPS = 125
 
 
 class _Found(NamedTuple):
@@ -33,9 +35,9 @@ class _Found(NamedTuple):
 def masked(tail: Callable[[jax.Array], Any], features: jax.Array) -> Callable[[jax.Array], Any]:
     """The tail as a function of a mask on its features.
 
-    Where the features enter a convolution before anything else (channel-last, one group, no dilation, products of at
-    most half a GiB), its products are computed here, once; what is returned only sums them. Any other tail is
-    applied to the masked features.
+    Where the features enter a convolution before anything else (channel-last, one group, no dilation, one dtype, at
+    most 125 taps, products of at most half a GiB), its products are computed here, once; what is returned only sums
+    them. Any other tail is applied to the masked features.
 
     Args:
         tail: ``features[1, *t, c] -> y``.
@@ -80,7 +82,7 @@ def _find(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], position: int)
             continue
         body = inner(eqn)
         if places == [0] and is_plain_convolution(eqn):
-            return _Found((index,), eqn, _value(jaxpr, env, eqn.invars[1])) if _size(eqn) <= _MOST else None
+            return _Found((index,), eqn, _value(jaxpr, env, eqn.invars[1])) if _fits(eqn) else None
         if len(places) > 1 or body is None:
             return None
         deeper = _find(*body, [_value(jaxpr, env, atom) for atom in eqn.invars], places[0])
@@ -98,10 +100,11 @@ def _value(jaxpr: Any, env: dict[Any, Any], atom: Any) -> Any:
     return read(env, atom)
 
 
-def _size(eqn: Any) -> int:
-    """Number of products: voxels out times taps times channels out."""
+def _fits(eqn: Any) -> bool:
+    """Whether the products, voxels out times taps times channels out, are few enough."""
     *window, _, _ = eqn.invars[1].aval.shape
-    return math.prod(eqn.outvars[0].aval.shape[1:]) * math.prod(window)
+    taps = math.prod(window)
+    return taps <= _MOST_TAPS and math.prod(eqn.outvars[0].aval.shape[1:]) * taps <= _MOST
 
 
 def _replay(
@@ -123,17 +126,20 @@ def _replay(
 
 
 def _by_products(features: jax.Array, found: _Found) -> Callable[[jax.Array], jax.Array]:
-    strides, padding = found.eqn.params["window_strides"], found.eqn.params["padding"]
+    strides, padding, precision = (found.eqn.params[name] for name in ("window_strides", "padding", "precision"))
     window = found.kernel.shape[:-2]
     grid = found.eqn.outvars[0].aval.shape[1:-1]
     patches = functools.partial(_patches, window=window, strides=strides, padding=padding, grid=grid)
     kernel = found.kernel.reshape(-1, *found.kernel.shape[-2:])
-    products = jnp.stack([patch @ tap for patch, tap in zip(patches(features[0]), kernel, strict=True)], axis=-2)
+    multiply = functools.partial(jnp.matmul, precision=precision)
+    products = jnp.stack(
+        [multiply(patch, tap) for patch, tap in zip(patches(features[0]), kernel, strict=True)], axis=-2
+    )
     products = products.reshape(-1, *products.shape[-2:])  # [voxels out, taps, channels out]
 
     def convolve(mask: jax.Array) -> jax.Array:
         weights = jnp.stack([patch.reshape(-1) for patch in patches(mask)], axis=-1)
-        return jnp.einsum("vt,vtc->vc", weights, products).reshape(1, *grid, -1)
+        return jnp.einsum("vt,vtc->vc", weights, products, precision=precision).reshape(1, *grid, -1)
 
     return convolve
 

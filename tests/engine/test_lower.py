@@ -109,6 +109,13 @@ def test_on_cpu_no_3d_convolution_is_left():
         (convolution((1, 1, 1), "SAME", feature_group_count=2), (1, 6, 6, 6, 2), (3, 3, 3, 1, 4)),
         (convolution((1, 1, 1), "SAME", rhs_dilation=(2, 2, 2)), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
         (convolution((1, 1, 1), [(1, 1)] * 3, lhs_dilation=(2, 2, 2)), (1, 5, 5, 5, 2), (3, 3, 3, 2, 4)),
+        (
+            lambda x, k: convolution((1, 1, 1), "SAME", preferred_element_type=jnp.float32)(
+                x.astype(jnp.bfloat16), k.astype(jnp.bfloat16)
+            ),
+            (1, 8, 8, 8, 2),
+            (3, 3, 3, 2, 4),
+        ),
         (convolution((1, 1, 1), [(-1, 0), (0, 0), (0, -1)]), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
     ],
 )
@@ -117,6 +124,33 @@ def test_other_convolutions_are_left_alone(fn, x, kernel):
     assert (lower(fn)(x, kernel) == fn(x, kernel)).all()
     count = sum(eqn.primitive.name == "conv_general_dilated" for eqn in primitives(lower(fn), x, kernel))
     assert count == 1
+
+
+def test_the_precision_asked_for_is_kept_both_ways():
+    x, kernel = jnp.ones((1, 5, 5, 5, 2)), jnp.ones((3, 3, 3, 2, 2))
+    fn = lower(convolution((1, 1, 1), "SAME", precision=("highest", "high")))
+
+    def both(x, kernel):
+        value, back = jax.vjp(fn, x, kernel)
+        return back(value)
+
+    found = [eqn for eqn in primitives(both, x, kernel) if eqn.primitive.name == "conv_general_dilated"]
+    assert len(found) > 3
+    assert {eqn.params["precision"] for eqn in found} == {(lax.Precision.HIGHEST, lax.Precision.HIGH)}
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: nnx.max_pool(x, (2, 2, 2), (2, 2, 2)),
+        lambda x: convolution((1, 1, 1), "SAME")(x, jnp.ones((3, 3, 3, 1, 1))),
+    ],
+)
+def test_forward_mode_is_refused(fn):
+    x = jnp.ones((1, 4, 4, 4, 1))
+    jax.jvp(fn, (x,), (x,))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lower(fn), (x,), (x,))
 
 
 def test_relu_stays_a_call_so_that_its_slope_at_zero_is_zero():

@@ -97,9 +97,42 @@ def test_a_gradient_of_its_own_is_kept():
     np.testing.assert_allclose(gradient, 7 * features[0].sum(-1), rtol=1e-5)
 
 
-def test_products_that_would_not_fit_are_not_made(monkeypatch):
-    monkeypatch.setattr("jaxsal.engine.masked._MOST", 10)
+@pytest.mark.parametrize(("limit", "most"), [("_MOST", 10), ("_MOST_TAPS", 8)])
+def test_products_that_would_not_fit_are_not_made(monkeypatch, limit, most):
+    monkeypatch.setattr(f"jaxsal.engine.masked.{limit}", most)
     conv = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
     features, masks = features_and_masks((8, 8), 4)
     agree(conv, features, masks)
     assert convolutions(masked(conv, features), masks[0]) == 1
+
+
+def test_the_precision_asked_for_is_that_of_the_products():
+    conv = nnx.Conv(4, 4, (3, 3), precision="highest", rngs=nnx.Rngs(0))
+    features, masks = features_and_masks((8, 8), 4)
+    agree(conv, features, masks)
+    program = jaxpr.trace(lambda f, m: masked(conv, f)(m), features, masks[0]).jaxpr
+
+    def products(program):
+        for eqn in program.eqns:
+            if eqn.primitive.name == "dot_general":
+                yield eqn.params["precision"]
+            elif jaxpr.inner(eqn):
+                yield from products(jaxpr.inner(eqn)[0])
+
+    found = list(products(program))
+    assert len(found) == 9 + 1
+    assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def test_mixed_precision_is_left_to_the_convolution():
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 2), jnp.bfloat16)
+    features, masks = (a.astype(jnp.bfloat16) for a in features_and_masks((8, 8), 4))
+
+    def tail(f):
+        return jax.lax.conv_general_dilated(
+            f, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), preferred_element_type=jnp.float32
+        )
+
+    found, expected = masked(tail, features)(masks[0]), tail(features * masks[0][None, ..., None])
+    assert found.dtype == expected.dtype == jnp.float32
+    assert (found == expected).all()
