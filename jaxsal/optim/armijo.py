@@ -1,12 +1,14 @@
 """SMOCAM's step size: one test of the Armijo kind per step, no search."""
 
-import functools
 from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
+
+from jaxsal.optim.applied import Applied, concrete
 
 
 class ArmijoOnceState(NamedTuple):
@@ -21,7 +23,6 @@ class ArmijoOnceState(NamedTuple):
     value: chex.Array
 
 
-@functools.cache
 def armijo_once(step_size: float = 1e-2, decrease: float = 0.99) -> optax.GradientTransformationExtraArgs:
     """Gradient descent whose step shrinks whenever the last step did not lower the objective.
 
@@ -29,7 +30,7 @@ def armijo_once(step_size: float = 1e-2, decrease: float = 0.99) -> optax.Gradie
     tested once per step instead of within a line search, so every step costs one evaluation.
 
     Args:
-        step_size: initial tau.
+        step_size: initial tau; may be traced, as ``decrease``, and is then not checked.
         decrease: factor on tau, between 0 and 1.
 
     Returns:
@@ -48,15 +49,20 @@ def armijo_once(step_size: float = 1e-2, decrease: float = 0.99) -> optax.Gradie
         >>> updates.tolist()
         [-2.0]
     """
-    if not step_size > 0 or not 0 < decrease <= 1:
-        raise ValueError(f"armijo_once got step_size={step_size}, decrease={decrease}; > 0 and in (0, 1] are needed.")
+    step_size, decrease = concrete(step_size), concrete(decrease)
+    for name, number, most in (("step_size", step_size, jnp.inf), ("decrease", decrease, 1)):
+        if not isinstance(number, jax.core.Tracer) and not 0 < number <= most:
+            needed = "a number above 0" if most == jnp.inf else f"a number in (0, {most}]"
+            raise ValueError(f"armijo_once got {name}={number}, {needed} is needed.")
+    return optax.GradientTransformationExtraArgs(Applied(_init, (step_size,)), Applied(_update, (decrease,)))
 
-    def init(params: Any) -> ArmijoOnceState:
-        dtype = jax.tree.leaves(params)[0].dtype
-        return ArmijoOnceState(jnp.asarray(step_size, dtype), jnp.asarray(jnp.inf, dtype))
 
-    def update(updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any):
-        step = jnp.where(value < state.value, state.step_size, decrease * state.step_size)
-        return jax.tree.map(lambda g: -step * g, updates), ArmijoOnceState(step, value)
+def _init(step_size: Any, params: Any) -> ArmijoOnceState:
+    dtype = jax.tree.leaves(params)[0].dtype
+    return ArmijoOnceState(jnp.asarray(step_size, dtype), jnp.asarray(jnp.inf, dtype))
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
+
+def _update(decrease: Any, updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any):
+    smaller = jnp.asarray(decrease, state.step_size.dtype) * state.step_size
+    step = jnp.where(value < state.value, state.step_size, smaller)
+    return jax.tree.map(lambda g: -step * g, updates), ArmijoOnceState(step, value)

@@ -1,14 +1,14 @@
 """Keep parameters at or above zero, whatever the solver."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsal.optim.applied import Applied
 
-@functools.cache
+
 def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Project every step of a solver onto ``params >= 0``.
 
@@ -28,12 +28,11 @@ def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransform
         >>> (params + updates).tolist()
         [0.5, 0.0]
     """
-    inner = optax.with_extra_args_support(solver)
+    return optax.GradientTransformationExtraArgs(solver.init, Applied(_update, (solver,)))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
-        if params is None:
-            raise ValueError("nonnegative(...) projects the parameters: call update(grads, state, params).")
-        updates, state = inner.update(updates, state, params, **extra)
-        return jax.tree.map(lambda u, p: jnp.maximum(u, -p), updates, params), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+def _update(solver: Any, updates: Any, state: Any, params: Any = None, **extra: Any):
+    if params is None:
+        raise ValueError("nonnegative(...) projects the parameters: call update(grads, state, params).")
+    updates, state = optax.with_extra_args_support(solver).update(updates, state, params, **extra)
+    return jax.tree.map(lambda u, p: jnp.maximum(u, -p), updates, params), state

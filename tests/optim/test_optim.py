@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -128,10 +130,58 @@ def test_nonnegative_of_armijo_keeps_the_extra_arguments():
     chex.assert_trees_all_close(lane.params, jnp.full(2, 2.0), atol=1e-3)
 
 
-def test_equal_solvers_are_one_object_so_that_nothing_compiles_again():
-    assert optim.armijo_once(0.1) is optim.armijo_once(0.1)
-    assert optim.nonnegative(optim.armijo_once()) is optim.nonnegative(optim.armijo_once())
-    assert optim.any_of(optim.stagnation(), optim.max_steps(5)) is optim.any_of(optim.stagnation(), optim.max_steps(5))
+def test_solvers_built_alike_are_equal_so_that_nothing_compiles_again():
+    @functools.partial(jax.jit, static_argnames=("solver", "stop"))
+    @chex.assert_max_traces(n=1)
+    def run(params, solver, stop):
+        return optim.minimise(quadratic, params, solver=solver, stop=stop).value
+
+    for rate in (0.1, jnp.float32(0.1), np.float32(0.1)):
+        solver = optim.nonnegative(optim.armijo_once(float(np.float32(rate)) if isinstance(rate, float) else rate))
+        run(jnp.zeros(2), solver, optim.any_of(optim.stagnation(50), optim.max_steps(jnp.int32(5))))
+    assert optim.armijo_once(0.1) == optim.armijo_once(step_size=0.1) != optim.armijo_once(0.2)
+    assert optim.nonnegative(optim.armijo_once()) != optim.armijo_once()
+    assert optim.any_of(optim.stagnation(), optim.max_steps(5)) != optim.any_of(optim.stagnation(), optim.max_steps(6))
+    mine = optax.sgd(0.1)
+    assert optim.nonnegative(mine) == optim.nonnegative(mine)
+
+
+def test_rates_limits_and_tolerances_may_be_traced():
+    def run(rate, decrease, limit, tolerance):
+        return optim.minimise(
+            quadratic,
+            jnp.zeros(2),
+            solver=optim.nonnegative(optim.armijo_once(rate, decrease)),
+            stop=optim.any_of(optim.stagnation(5, tolerance), optim.max_steps(limit)),
+        )
+
+    values = [(0.01, 0.9, 7, 1e-5), (0.04, 0.99, 300, 1e-3), (0.15, 0.5, 20, 0.0)]
+    with jax.checking_leaks():
+        together = jax.vmap(run)(*(jnp.array(column) for column in zip(*values, strict=True)))
+    alone = [run(*each) for each in values]
+    assert together.steps.tolist() == [int(lane.steps) for lane in alone]
+    chex.assert_trees_all_close(together.params, jnp.stack([lane.params for lane in alone]), rtol=1e-5)
+
+
+def test_the_step_size_can_be_a_hyperparameter_of_optax():
+    solver = optax.inject_hyperparams(optim.armijo_once)(step_size=0.04)
+    lane = jax.jit(lambda p: optim.minimise(quadratic, p, solver=solver, stop=optim.max_steps(5)))(jnp.zeros(2))
+    plain = optim.minimise(quadratic, jnp.zeros(2), solver=optim.armijo_once(0.04), stop=optim.max_steps(5))
+    chex.assert_trees_all_close(lane.params, plain.params, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optim.max_steps(10.5), "max_steps got 10.5, a whole number"),  # type: ignore[arg-type]
+        (lambda: optim.max_steps(True), "max_steps got True"),
+        (lambda: optim.stagnation(2.5), "window got 2.5"),  # type: ignore[arg-type]
+        (lambda: jax.jit(lambda n: optim.stagnation(n).init(jnp.ones(1)))(3), "traced window"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 @pytest.mark.parametrize(
