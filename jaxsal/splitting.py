@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import numpy as np
 from jax.tree_util import Partial, register_dataclass
 
