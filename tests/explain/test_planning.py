@@ -52,8 +52,8 @@ def test_a_network_without_a_record_is_refused():
 def test_solvers_by_name_are_the_ones_meant(planted):
     from jaxsal import optim
 
-    assert methods.SOLVERS["paper"]() is optim.armijo_once()
-    assert methods.SOLVERS["nonnegative"]() is optim.nonnegative(optim.armijo_once())
+    assert methods.SOLVERS["paper"]() == optim.armijo_once()
+    assert methods.SOLVERS["nonnegative"]() == optim.nonnegative(optim.armijo_once())
     assert set(methods.SOLVERS) == {"paper", "nonnegative"}
     assert methods.method_names() == ("smocam",)
 
