@@ -205,8 +205,8 @@ def _ends(summary: dict[str, Any]) -> list[str]:
     poor = [name for name, o in summary["outputs"].items() if o["recovered"] is None or o["recovered"] < 0.5]
     flipped = [name for name, o in summary["outputs"].items() if (o["negative_energy"] or 0) > 0.1]
     lines = [
-        "`recovered` is the share of the prediction that the mask keeps; a mask that keeps less than half explains "
-        "little, wherever it lies."
+        "`recovered` is the share of the prediction that the mask keeps; a mask that keeps less than half, or over one "
+        "and a half, explains little, wherever it lies."
     ]
     if poor:
         lines.append(f"In the median less than half is recovered for {_list(poor, summary)}.")

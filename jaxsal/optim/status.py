@@ -24,6 +24,8 @@ _MESSAGES = {
     Status.STAGNATED: "the objective no longer falls: the usual, good end",
     Status.MAX_STEPS: "the number of steps was used up; increase max_steps if the objective still falls",
     Status.NOT_FINITE: "the objective or its gradient became NaN or infinite; the mask at which it did is returned",
-    Status.UNEXPLAINED: "the mask recovers less than half of the prediction: it does not explain the output",
+    Status.UNEXPLAINED: (
+        "the mask recovers less than half of the prediction, or more than one and a half of it: it does not explain it"
+    ),
     Status.UNINFORMATIVE: "the prediction hardly differs from that without features: there is nothing to explain",
 }

@@ -35,7 +35,7 @@ def train(
     members: Annotated[int, typer.Option(help="Members to learn from; the rest is held out.")] = 4000,
     places: Annotated[int, typer.Option(help="Updates of the convolutions by where structures are.")] = 6000,
     sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 1500,
-    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 400,
+    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 150,
 ) -> None:
     """Train on a cohort; an interrupted run goes on where it stopped."""
     from jaxsal.training.stages import Plan

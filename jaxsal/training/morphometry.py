@@ -6,6 +6,7 @@ Run as ``python -m jaxsal.training.morphometry cohort|train|evaluate``.
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxsal import __version__, zoo
+from jaxsal import zoo
 from jaxsal.data import synthetic
 from jaxsal.data.synthetic.anatomy import GRID, ORIGIN, SPACING
 from jaxsal.training.pool import Pool
@@ -103,7 +104,7 @@ def record(targets: Targets, *, procedure: dict[str, Any]) -> zoo.ModelRecord:
             **procedure,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "jax": jax.__version__,
-            "jaxsal": __version__,
+            "jaxsal": importlib.metadata.version("jaxsal"),
         },
     )
 

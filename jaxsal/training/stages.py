@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     members: int = 4000
     places: int = 6000
     sizes: int = 1500
-    whole: int = 400
+    whole: int = 150
 
 
 def augment(images: jax.Array, key: jax.Array) -> jax.Array:
@@ -136,7 +136,7 @@ def measure(
         images, flips = crops.shaken(pool, members, rng)
         return images, _over_sigma(pool, members, flips, targets)
 
-    labels = dense.DenseParams("fast", "slow", "slow", "slow", "slow")
+    labels: Any = dense.DenseParams("fast", *("slow",) * 4)  # type: ignore[arg-type]
     optimiser = optax.partition({"fast": _adam(1e-3, plan.sizes), "slow": _adam(1e-4, plan.sizes)}, labels)
     return _run(batch_loss, params, batch_at, optimiser, out, plan.sizes, plan)
 
@@ -211,11 +211,12 @@ def _over_sigma(pool: Pool, members: np.ndarray, flips: np.ndarray, targets: Tar
     return np.where(flips[:, None], mirrored(z), z).astype(np.float32)
 
 
-def _intensities(images: jax.Array) -> jax.Array:
+def _intensities(images: Any) -> jax.Array:
     return images.astype(jnp.float32)[..., None] * QUANTUM
 
 
-def _adam(rate: float, steps: int, warmup: int = 100) -> optax.GradientTransformation:
+def _adam(rate: float, steps: int) -> optax.GradientTransformation:
+    warmup = min(100, steps // 4)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(steps, warmup + 1), rate / 200)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 

@@ -112,8 +112,7 @@ def _installed() -> Path:
 def _prepare(labels: np.ndarray, intensity: np.ndarray, template_origin: np.ndarray) -> Anatomy:
     from scipy import ndimage
 
-    brain = ndimage.binary_fill_holes((intensity > 0) | (labels > 0))
-    assert brain is not None
+    brain: np.ndarray = np.asarray(ndimage.binary_fill_holes((intensity > 0) | (labels > 0)))
     corner = np.argwhere(brain).min(0) - _MARGIN
     end = np.argwhere(brain).max(0) + _MARGIN + 1
     box = tuple(slice(max(a, 0), b) for a, b in zip(corner, end, strict=True))
@@ -122,7 +121,7 @@ def _prepare(labels: np.ndarray, intensity: np.ndarray, template_origin: np.ndar
 
     groups = np.where(brain, TISSUE, 0).astype(np.uint16)
     depth = _depth(brain)
-    groups[brain & (depth <= 6)] = SHELL
+    groups[np.logical_and(brain, depth <= 6)] = SHELL
     for group, members in (
         (FLUID, _FLUID),
         (ACCUMBENS, _ACCUMBENS),
@@ -130,7 +129,7 @@ def _prepare(labels: np.ndarray, intensity: np.ndarray, template_origin: np.ndar
         (CEREBELLUM, _CEREBELLUM),
         (CEREBELLAR_WHITE, _CEREBELLAR_WHITE),
     ):
-        groups[np.isin(labels, members) & brain] = group
+        groups[np.logical_and(np.isin(labels, members), brain)] = group
     groups[(groups == CEREBELLUM) & (depth <= 4)] = SHELL
     pairs = [(left, right) for _, right, left in STRUCTURES]
     for index, value in enumerate(value for pair in pairs for value in pair):
@@ -166,17 +165,18 @@ def _growth_fields(growing: list[np.ndarray], origin: np.ndarray) -> tuple[np.nd
     low = np.maximum(anywhere.min(0) - int(_REACH), 0)
     high = np.minimum(anywhere.max(0) + int(_REACH) + 1, growing[0].shape)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    fields, reach = [], []
+    fields: list[np.ndarray] = []
+    reach = []
     for region in growing:
         inside = region[box]
         distance = _depth(~inside) - _depth(inside)
         # The half-voxel between the two transforms: the boundary lies between voxel centres.
         distance = np.where(inside, distance + 0.5, distance - 0.5)
-        smooth = ndimage.gaussian_filter(distance, 1.0)
+        smooth = np.asarray(ndimage.gaussian_filter(distance, 1.0))
         surface = ndimage.gaussian_gradient_magnitude(inside.astype(np.float32), 0.7).sum()
         size = inside.sum() / surface
         fade = 3.0 + 3.0 * size  # mm: large structures push their surroundings further away
-        normal = np.stack(np.gradient(smooth), -1)
+        normal = np.stack(list(np.gradient(smooth)), -1)
         speed = np.exp(-0.5 * (np.maximum(smooth, 0.0) / fade) ** 2)
         edge = _depth(np.pad(np.ones(inside.shape, bool), 1))[1:-1, 1:-1, 1:-1]
         speed = speed * np.clip((edge - 1.0) / 6.0, 0.0, 1.0)
@@ -184,4 +184,4 @@ def _growth_fields(growing: list[np.ndarray], origin: np.ndarray) -> tuple[np.nd
         field = np.stack([ndimage.gaussian_filter(field[..., i], 0.7)[::2, ::2, ::2] for i in range(3)], -1)
         fields.append(np.where(np.abs(field) < 1e-4, 0.0, field))  # denormal numbers would be slow
         reach.append(size)
-    return np.stack(fields), origin + low, np.array(reach)
+    return np.array(fields), origin + low, np.array(reach)
