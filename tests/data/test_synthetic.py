@@ -48,8 +48,8 @@ def test_the_template_has_its_published_volumes(anatomy, measure):
     of, brain = measure(jnp.zeros(17))
     codes = np.asarray(anatomy.codes)
     counts = np.bincount(codes.ravel() >> 8, minlength=GROUPS)
-    # Sampling every 2 mm against counting every 1 mm.
-    np.testing.assert_allclose(of, counts[1:15], rtol=0.035)
+    # Sampling every 2 mm against counting every 1 mm: the smallest structures are met by about 200 samples.
+    np.testing.assert_allclose(of, counts[1:15], rtol=0.07)
     assert float(brain) == pytest.approx(counts[1:].sum(), rel=0.005)
     np.testing.assert_allclose(of[0::2], of[1::2], rtol=0.01)  # a symmetric template
 
