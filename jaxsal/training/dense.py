@@ -57,28 +57,33 @@ class DenseParams(NamedTuple):
         network: the network's state; its dense layers are not touched.
         fine: read-out of 8 mm cells, added to the average's logits, float32[channels, 7].
         coarse: read-out of 16 mm cells, standardised difference from the mean share, float32[channels, 14].
-        pooled: read-out of 32 mm cells, one per cell, float32[i, j, k, channels, 14].
-        offset: of the pooled read-out, float32[i, j, k, 14].
+        pooled: read-out of 32 mm cells, one per cell and without a constant, share over `pooled_sigma`,
+            float32[i, j, k, channels, 14].
     """
 
     network: Any
     fine: jax.Array
     coarse: jax.Array
     pooled: jax.Array
-    offset: jax.Array
 
 
-def initial(network: nnx.Module, widths: tuple[int, int, int], average: Average) -> DenseParams:
-    """The network as it is, and read-outs that predict the mean share everywhere."""
-    fine, coarse, pooled = widths
+def initial(network: nnx.Module, average: Average, x: jax.Array) -> DenseParams:
+    """The network as it is, and read-outs that predict the mean share everywhere.
+
+    Args:
+        network: its convolutions.
+        average: the cohort's.
+        x: some images, float32[b, *space, 1]; the pooled read-out gives the mean share on their mean features.
+    """
+    found = lower(lambda x: maps(network, x))(x)
+    mean = found[POOLED].mean(0)
+    direction = mean / jnp.maximum((mean**2).sum(-1, keepdims=True), 1e-6)
     n = len(OUTPUTS)
-    cells = average.pooled.shape[:-1]
     return DenseParams(
         nnx.split(network)[1],
-        jnp.zeros((fine, PAIRS)),
-        jnp.zeros((coarse, n)),
-        jnp.zeros((*cells, pooled, n)),
-        jnp.zeros((*cells, n)),
+        jnp.zeros((found[FINE].shape[-1], PAIRS)),
+        jnp.zeros((found[COARSE].shape[-1], n)),
+        direction[..., None] * (average.pooled / average.pooled_sigma.reshape(1, 1, 1, -1))[..., None, :],
     )
 
 
@@ -136,14 +141,14 @@ def place_loss(network: nnx.Module, mean: Average, sigma: jax.Array) -> Callable
 
     def loss(params: DenseParams, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, shares = batch
-        found, difference = read(params, x)
+        found, shares_found = read(params, x)
         fine = optax.sigmoid_binary_cross_entropy(found[FINE] @ params.fine + mean.fine[None], either(shares)).mean()
         true_coarse = (coarsen(shares, 2) - mean.coarse[None]) / _per_structure(mean.coarse_sigma)
         coarse = ((found[COARSE] @ params.coarse - true_coarse) ** 2).mean()
-        true_pooled = (coarsen(shares, 4) - mean.pooled[None]) / _per_structure(mean.pooled_sigma)
-        pooled = ((difference - true_pooled) ** 2).mean()
-        volume = (difference - true_pooled) * _per_structure(mean.pooled_sigma)
-        size = optax.losses.huber_loss(volume.sum((1, 2, 3)) * (POOLED_VOLUME / sigma[None])).mean()
+        error = shares_found - coarsen(shares, 4) / _per_structure(mean.pooled_sigma)
+        pooled = (error**2).mean()
+        volume = (error * _per_structure(mean.pooled_sigma)).sum((1, 2, 3))
+        size = optax.losses.huber_loss(volume * (POOLED_VOLUME / sigma[None])).mean()
         return _FINE_WEIGHT * fine + coarse + pooled + size
 
     return loss
@@ -156,25 +161,23 @@ def size_loss(network: nnx.Module, mean: Average, sigma: jax.Array) -> Callable[
         (params, (images float32[b, *space, 1], z float32[b, 14])) -> float32[].
     """
     read = _reader(network)
-    average = mean.pooled.sum((0, 1, 2)) * (POOLED_VOLUME / sigma)
 
     def loss(params: DenseParams, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, z = batch
-        change = read(params, x)[1] * _per_structure(mean.pooled_sigma)
-        found = average[None] + change.sum((1, 2, 3)) * (POOLED_VOLUME / sigma[None])
-        return optax.losses.huber_loss(found, z).mean()
+        shares = read(params, x)[1] * _per_structure(mean.pooled_sigma)
+        return optax.losses.huber_loss(shares.sum((1, 2, 3)) * (POOLED_VOLUME / sigma[None]), z).mean()
 
     return loss
 
 
 def _reader(network: nnx.Module) -> Callable[[DenseParams, jax.Array], tuple[dict[str, jax.Array], jax.Array]]:
-    """Feature maps, and standardised differences of pooled shares from their mean, of images."""
+    """Feature maps, and pooled shares over their standard deviation, of images."""
     graph = nnx.split(network)[0]
     fast = lower(lambda state, x: maps(nnx.merge(graph, state), x))
 
     def read(params: DenseParams, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
         found = fast(params.network, x)
-        return found, jnp.einsum("bijkc,ijkcn->bijkn", found[POOLED], params.pooled) + params.offset[None]
+        return found, jnp.einsum("bijkc,ijkcn->bijkn", found[POOLED], params.pooled)
 
     return read
 

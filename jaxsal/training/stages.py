@@ -18,7 +18,7 @@ from jaxsal.engine.lower import lower
 from jaxsal.training import crops, dense, metrics
 from jaxsal.training.fit import fit
 from jaxsal.training.log import logger
-from jaxsal.training.morphometry import CONFIG, Targets, export, network, standardise
+from jaxsal.training.morphometry import Targets, export, network, standardise
 from jaxsal.training.pool import PAINTED, QUANTUM, Pool, open_pool, unpack
 from jaxsal.training.warm_start import scale_convolutions, sum_cells
 
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
     seed: int = 0
     members: int = 4000
-    places: int = 6000
+    places: int = 3000
     sizes: int = 1500
     whole: int = 150
 
@@ -102,7 +102,8 @@ def locate(pool: Pool, out: Path, targets: Targets, plan: Plan) -> tuple[dense.D
     """First stage: the convolutions learn every structure's share of every cell, and what the shares sum to."""
     model = network(plan.seed)
     everyone = np.arange(0, plan.members, PAINTED)
-    scale_convolutions(model, _intensities(jnp.asarray(crops.take(pool, everyone[:_SCALED_ON]).images)))
+    some = _intensities(jnp.asarray(crops.take(pool, everyone[:_SCALED_ON]).images))
+    scale_convolutions(model, some)
     mean = dense.average(crops.take(pool, everyone[:_AVERAGED]).shares)
     loss = dense.place_loss(model, mean, jnp.asarray(targets.sigma))
 
@@ -113,11 +114,8 @@ def locate(pool: Pool, out: Path, targets: Targets, plan: Plan) -> tuple[dense.D
     def batch_at(step: int) -> crops.Crops:
         return crops.take(pool, np.random.default_rng((plan.seed, 0, step)).integers(0, plan.members, _BATCH))
 
-    widths = tuple(block.width for block in CONFIG["blocks"][2:])
-    found = _run(
-        batch_loss, dense.initial(model, widths, mean), batch_at, _adam(2e-3, plan.places), out, plan.places, plan
-    )
-    return found, mean
+    start = dense.initial(model, mean, some)
+    return _run(batch_loss, start, batch_at, _two_rates(2e-3, plan.places), out, plan.places, plan), mean
 
 
 def measure(
@@ -136,9 +134,7 @@ def measure(
         images, flips = crops.shaken(pool, members, rng)
         return images, _over_sigma(pool, members, flips, targets)
 
-    labels: Any = dense.DenseParams("fast", *("slow",) * 4)  # type: ignore[arg-type]
-    optimiser = optax.partition({"fast": _adam(1e-3, plan.sizes), "slow": _adam(1e-4, plan.sizes)}, labels)
-    return _run(batch_loss, params, batch_at, optimiser, out, plan.sizes, plan)
+    return _run(batch_loss, params, batch_at, _two_rates(1e-3, plan.sizes), out, plan.sizes, plan)
 
 
 def assemble(params: dense.DenseParams, mean: dense.Average, targets: Targets) -> Any:
@@ -146,8 +142,7 @@ def assemble(params: dense.DenseParams, mean: dense.Average, targets: Targets) -
     model = nnx.merge(nnx.split(network(0))[0], params.network)
     scale = dense.POOLED_VOLUME / targets.sigma
     kernel = np.asarray(params.pooled * mean.pooled_sigma.reshape(1, 1, 1, 1, -1)) * scale
-    shares = np.asarray(mean.pooled + params.offset * mean.pooled_sigma.reshape(1, 1, 1, -1))
-    sum_cells(model, on_grid(model, kernel), shares.sum((0, 1, 2)) * scale)
+    sum_cells(model, on_grid(model, kernel))
     return model
 
 
@@ -168,11 +163,14 @@ def refine(model: Any, pool: Pool, out: Path, targets: Targets, plan: Plan) -> A
         return np.asarray(pool.images[members]), flips, _over_sigma(pool, members, flips, targets)
 
     def rate(path: Any, _: Any) -> str:
-        # the first dense layer sums thousands of features: a step moves it far
-        return "slow" if "dense1" in jax.tree_util.keystr(path) else "fast"
+        name = jax.tree_util.keystr(path)
+        if "bias" in name and ("dense" in name or "output" in name):
+            return "fixed"
+        return "slow" if "dense1" in name else "fast"
 
     labels = jax.tree_util.tree_map_with_path(rate, start)
-    optimiser = optax.partition({"fast": _adam(2e-4, plan.whole), "slow": _adam(2e-5, plan.whole)}, labels)
+    rates = {"fast": _adam(2e-4, plan.whole), "slow": _adam(2e-5, plan.whole), "fixed": optax.set_to_zero()}
+    optimiser = optax.partition(rates, labels)
     return nnx.merge(graph, _run(loss, start, batch_at, optimiser, out, plan.whole, plan))
 
 
@@ -213,6 +211,12 @@ def _over_sigma(pool: Pool, members: np.ndarray, flips: np.ndarray, targets: Tar
 
 def _intensities(images: Any) -> jax.Array:
     return images.astype(jnp.float32)[..., None] * QUANTUM
+
+
+def _two_rates(rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam; the pooled read-out sums thousands of features, a step of the common length moves it far."""
+    labels: Any = dense.DenseParams("fast", "fast", "fast", "slow")  # type: ignore[arg-type]
+    return optax.partition({"fast": _adam(rate, steps), "slow": _adam(rate / 10, steps)}, labels)
 
 
 def _adam(rate: float, steps: int) -> optax.GradientTransformation:

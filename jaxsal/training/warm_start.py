@@ -11,7 +11,7 @@ from jaxsal.engine.lower import lower
 
 
 def scale_convolutions(model: Any, x: Any) -> None:
-    """Kernel and bias of each convolution such that every channel has mean 0 and variance 1 on x, in place.
+    """Scale each convolution so that every channel has variance 1 and, with a bias, mean 0 on x, in place.
 
     References:
         Krähenbühl et al., `Data-dependent initializations of convolutional neural networks
@@ -25,13 +25,15 @@ def scale_convolutions(model: Any, x: Any) -> None:
             axes = tuple(range(y.ndim - 1))
             mean, sigma = y.mean(axes), y.std(axes) + 1e-6
             layer.kernel.set_value(layer.kernel.get_value() / sigma.reshape((1,) * (y.ndim - 1) + (-1,)))
-            layer.bias.set_value((layer.bias.get_value() - mean) / sigma)
-            y = (y - mean.reshape((1,) * (y.ndim - 1) + (-1,))) / sigma.reshape((1,) * (y.ndim - 1) + (-1,))
+            y = y / sigma.reshape((1,) * (y.ndim - 1) + (-1,))
+            if layer.bias is not None:
+                layer.bias.set_value((layer.bias.get_value() - mean) / sigma)
+                y = y - (mean / sigma).reshape((1,) * (y.ndim - 1) + (-1,))
         x = y
 
 
-def sum_cells(model: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Let the dense layers start as a linear read-out: y = sum over cells of f[cell] @ kernel[cell] + bias.
+def sum_cells(model: Any, kernel: np.ndarray) -> None:
+    """Let the dense layers start as a linear read-out without a constant: y = sum over cells of f[cell] @ kernel[cell].
 
     The first k units of each dense layer pass the k sums, which are positive, on; the other units keep their random
     weights, and nothing reads them yet.
@@ -39,24 +41,16 @@ def sum_cells(model: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
     Args:
         model: with layers ``flatten``, ``dense1``, ``dense2`` and ``output``; changed in place.
         kernel: float[*cells, channels, k].
-        bias: float[k].
     """
     k = kernel.shape[-1]
     first = np.array(model.dense1.kernel.get_value())
     first[:, :k] = kernel.reshape(-1, k)
-    offset = np.array(model.dense1.bias.get_value())
-    offset[:k] = bias
-    _set(model.dense1, first, offset)
     second = np.array(model.dense2.kernel.get_value())
     second[:, :k] = 0.0
     second[:k] = 0.0
     second[:k, :k] = np.eye(k)
-    _set(model.dense2, second, np.zeros(second.shape[1]))
     last = np.zeros(model.output.kernel.get_value().shape)
     last[:k] = np.eye(k)
-    _set(model.output, last, np.zeros(k))
-
-
-def _set(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
-    layer.bias.set_value(jnp.asarray(bias, jnp.float32))
+    for layer, weights in ((model.dense1, first), (model.dense2, second), (model.output, last)):
+        layer.kernel.set_value(jnp.asarray(weights, jnp.float32))
+        layer.bias.set_value(jnp.zeros(weights.shape[1]))
