@@ -271,7 +271,9 @@ def make_maps(setup: Setup, scan: Scan, progress: Meter = silent) -> Maps:
         negative_energy=np.asarray(result.negative_energy)[:, 0],
         steps=np.asarray(result.steps)[:, 0],
         status=np.asarray(result.status)[:, 0],
-        tail_recovered=np.array([np.asarray(r.recovered)[:, 0] for r in fresh]).reshape(len(fresh), -1),
+        tail_recovered=np.array([np.asarray(r.recovered)[:, 0] for r in fresh]).reshape(
+            len(fresh), len(setup.tail_outputs)
+        ),
     )
 
 

@@ -52,10 +52,11 @@ def explain(
         ValueError: if the scan cannot be read, is not in the network's space, or an argument is wrong.
         KeyError: if an output does not exist.
 
-    Example:
-        >>> explanation = explain("scan.nii.gz", "my-network.safetensors")  # doctest: +SKIP
-        >>> explanation.table  # doctest: +SKIP
-        >>> explanation.save("results")  # doctest: +SKIP
+    Example::
+
+        explanation = explain("scan.nii.gz", "my-network.safetensors")
+        explanation.table
+        explanation.save("results")
     """
     with reporting(progress, "explaining") as meter:
         return run(plan(model, method, outputs, layer, **options), image, name=name, progress=meter)

@@ -33,9 +33,9 @@ def train(
     out: Out,
     seed: Seed = 0,
     members: Annotated[int, typer.Option(help="Members to learn from; the rest is held out.")] = 4000,
-    places: Annotated[int, typer.Option(help="Updates of the convolutions by where structures are.")] = 3000,
-    sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 1500,
-    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 150,
+    places: Annotated[int, typer.Option(help="Updates of the convolutions by where structures are.")] = 1500,
+    sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 1200,
+    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 60,
 ) -> None:
     """Train on a cohort; an interrupted run goes on where it stopped."""
     from jaxsal.training.stages import Plan

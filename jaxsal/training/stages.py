@@ -40,9 +40,9 @@ class Plan(NamedTuple):
 
     seed: int = 0
     members: int = 4000
-    places: int = 3000
-    sizes: int = 1500
-    whole: int = 150
+    places: int = 1500
+    sizes: int = 1200
+    whole: int = 60
 
 
 def augment(images: jax.Array, key: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from jaxsal.training.warm_start import sum_cells
 def small_network() -> nnx.Module:
     """Five blocks with the layer names of the shipped network's."""
     strides = ((3, 2), (3, 2), (3, 1), (2, 2), (3, 2))
-    blocks = tuple(zoo.ConvBlock(3 + i, k, s, pool=1) for i, (k, s) in enumerate(strides))
+    blocks = tuple(zoo.ConvBlock(3 + i, k, s, bias=i < 3, pool=1) for i, (k, s) in enumerate(strides))
     return zoo.MorphometryVGG(14, shape=(32, 32, 32), blocks=blocks, dense=(16, 15), dropout=0.0, rngs=nnx.Rngs(0))
 
 
@@ -36,7 +36,8 @@ def test_the_loss_is_that_of_its_definition_before_the_first_step():
     mean, sigma = dense.average(stored), 1e4 * jnp.ones(14)
     shares = jnp.asarray(stored[:2], jnp.float32) / 255.0
     loss = dense.place_loss(model, mean, sigma)
-    found = loss(dense.initial(model, (5, 6, 7), mean), (jnp.ones((2, 32, 32, 32, 1)), shares))
+    x = jax.random.uniform(jax.random.key(2), (1, 32, 32, 32, 1))
+    found = loss(dense.initial(model, mean, x), (jnp.repeat(x, 2, axis=0), shares))
 
     o = stored.astype(np.float64) / 255.0
     pairs = o.reshape(6, 8, 8, 8, 7, 2).sum(-1)
@@ -97,7 +98,8 @@ def test_the_loss_of_volumes_is_zero_where_the_mean_is_right():
     stored = np.random.default_rng(0).integers(0, 120, (6, 8, 8, 8, 14)).astype(np.uint8)
     mean, sigma = dense.average(stored), 1e4 * jnp.ones(14)
     loss = dense.size_loss(model, mean, sigma)
-    x, params = jnp.ones((2, 32, 32, 32, 1)), dense.initial(model, (5, 6, 7), mean)
+    x = jnp.repeat(jax.random.uniform(jax.random.key(2), (1, 32, 32, 32, 1)), 2, axis=0)
+    params = dense.initial(model, mean, x)
     right = 512.0 * stored.astype(np.float64).sum((1, 2, 3)).mean(0) / 255.0 / 1e4
     z = jnp.asarray(np.stack([right, right + 0.5]), jnp.float32)
     assert float(loss(params, (x, z))) == pytest.approx(0.5**2 / 4, rel=1e-3)
@@ -130,11 +132,11 @@ def test_the_dense_layers_start_as_the_sum_over_cells():
     model = small_network()
     shape = dense.maps(model, jnp.zeros((1, 32, 32, 32, 1)))[dense.POOLED].shape
     rng = np.random.default_rng(0)
-    kernel, bias = rng.uniform(size=(*shape[1:], 14)), rng.uniform(size=14)
-    sum_cells(model, kernel, bias)
+    kernel = rng.uniform(size=(*shape[1:], 14))
+    sum_cells(model, kernel)
     x = jnp.asarray(rng.uniform(size=(2, 32, 32, 32, 1)), jnp.float32)
     features = np.asarray(dense.maps(model, x)[dense.POOLED], np.float64)
-    expected = np.einsum("bijkc,ijkcn->bn", features, kernel) + bias
+    expected = np.einsum("bijkc,ijkcn->bn", features, kernel)
     np.testing.assert_allclose(model(x), expected, rtol=1e-4)
 
 

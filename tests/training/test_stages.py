@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxsal import zoo
+from jaxsal.splitting import split
 from jaxsal.training import stages
 from jaxsal.training.evaluate import synthetic_cases
 from jaxsal.training.pool import open_pool, unpack, write_pool
@@ -36,6 +37,10 @@ def test_a_saved_network_predicts_volumes(cohort, trained):
     # Two steps teach nothing: it still predicts about the cohort's mean.
     np.testing.assert_allclose(prediction[0], pool.volumes[:4].mean(0), rtol=0.2)
     assert loaded.record.training["cohort_seed"] == 3
+    # Features of nothing are volumes of nothing: the mask has everything to explain.
+    x = unpack(jnp.asarray(pool.images[:1]))
+    features = split(loaded.model, x, at=loaded.record.layer)
+    assert float(jnp.abs(features.tail(jnp.zeros_like(features.head(x)))).max()) == 0.0
     assert len(loaded.record.training["r2_held_out"]) == 14
 
 
