@@ -30,9 +30,7 @@ _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 
 Directory = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-MaxSteps = Annotated[
-    int | None, typer.Option("--max-steps", metavar="N", help="Most steps for each output [default: 2000].")
-]
+MaxSteps = Annotated[int | None, typer.Option("--max-steps", metavar="N", help="Most steps for each output.")]
 OneFile = Annotated[bool, typer.Option("--one-file", help="One 4-D map instead of one 3-D map for each output.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what another scan, network or setting left under the same name.")
@@ -68,18 +66,32 @@ def explain(
     ] = None,
     directory: Directory = Path("jaxsal-results"),
     solver: Annotated[
-        str | None, typer.Option("--solver", metavar="paper|nonnegative", help="How the mask moves [default: paper].")
+        str | None, typer.Option("--solver", metavar="paper|nonnegative", help="How the mask moves.")
     ] = None,
     max_steps: MaxSteps = None,
+    lam: Annotated[
+        float | None,
+        typer.Option("--lam", metavar="X", help="Weight of the budget; a smaller one lets the mask grow."),
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option("--gamma", metavar="X", help="Weight of the mask's smoothness.")
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", metavar="P", help="How much of the map is set to zero.")
+    ] = None,
     one_file: OneFile = False,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
-    """Show which voxels of each IMAGE the network used for its outputs."""
+    """Show which voxels of each IMAGE the network used for its outputs.
+
+    Options of the method that are not given are the network's own, else the published ones.
+    """
     with _errors(debug):
         from jaxsal.explanation import describe_dataset, places, plan
 
-        options = {key: value for key, value in (("solver", solver), ("max_steps", max_steps)) if value is not None}
+        asked = {"solver": solver, "max_steps": max_steps, "lam": lam, "gamma": gamma, "percentile": percentile}
+        options = {key: value for key, value in asked.items() if value is not None}
         names: str | list[str] = outputs if outputs == "all" else _names(outputs)
         prepared = plan(model, method, names, layer, **options)
         describe_dataset(directory)  # what cannot be written should be known before the work
@@ -208,7 +220,8 @@ def _command(image: Path, model: str, plan: "Plan", one_file: bool) -> str:
     options = plan.parameters
     words = ["jaxsal", "explain", image.name, "--model", Path(model).name]
     words += ["--method", options["method"], "--outputs", ",".join(options["outputs"]), "--layer", options["layer"]]
-    words += ["--solver", options["solver"], "--max-steps", str(options["max_steps"])]
+    for key, value in plan.options.model_dump().items():
+        words += ["--" + key.replace("_", "-"), str(value)]
     return shlex.join(words + ["--one-file"] * one_file)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -29,21 +29,20 @@ def main(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of maps, results.csv and summary.json.")],
     model: Annotated[str | None, typer.Option(help="Name or file of a network; the shipped one without.")] = None,
     scans: Annotated[int | None, typer.Option(help="Number of people; all without.", min=1)] = None,
-    solver: Annotated[Literal["paper", "nonnegative"], typer.Option(help="Of the masks.")] = "paper",
-    max_steps: Annotated[int, typer.Option(help="Most steps per mask.", min=1)] = 2000,
+    solver: Annotated[
+        str | None, typer.Option(help="Of the masks; the network's own without, as what follows.")
+    ] = None,
+    lam: Annotated[float | None, typer.Option(help="Weight of the mask's budget.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps per mask.")] = None,
     tails: Annotated[int, typer.Option(help="Draws of a re-initialised tail.", min=0)] = 1,
     tail_outputs: Annotated[int, typer.Option(help="Outputs explained under each of them.", min=1)] = 4,
     docs: Annotated[Path | None, typer.Option(help="Where localisation.md goes; the output folder without.")] = None,
 ) -> None:
     """Measure where the masks of a network lie on labelled scans, beside controls."""
-    setup = prepare_setup(
-        model or default_model(),
-        oasis / "labels.csv",
-        solver=solver,
-        max_steps=max_steps,
-        tails=tails,
-        tail_outputs=tail_outputs,
-    )
+    asked = {"solver": solver, "lam": lam, "max_steps": max_steps}
+    given = {name: value for name, value in asked.items() if value is not None}
+    labels = oasis / "labels.csv"
+    setup = prepare_setup(model or default_model(), labels, tails=tails, tail_outputs=tail_outputs, **given)
     chosen = people(oasis)[:scans]
     names, made = [region.output for region in setup.regions], []
     for number, scan in enumerate(chosen, start=1):
@@ -51,8 +50,8 @@ def main(
             made.append(maps_of(setup, scan, out / "maps", progress))
     found = measure(made, names)
     summary = summarise(chosen, made, names, found)
-    options = [f"--scans {len(chosen)}", f"--solver {solver}", f"--max-steps {max_steps}", f"--tails {tails}"]
-    options.append(f"--tail-outputs {len(setup.tail_outputs)}")
+    options = [f"--scans {len(chosen)}", f"--tails {tails}", f"--tail-outputs {len(setup.tail_outputs)}"]
+    options += [f"--{name} {getattr(setup.options, name)}".replace("_", "-") for name in asked]
     summary["run"] = facts(setup, made[0].mask.shape[1:], " ".join(options))
     _write_csv(out / "results.csv", rows(chosen, names, found))
     write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -74,8 +73,7 @@ def facts(setup: Setup, mask_shape: tuple[int, ...], options: str) -> dict[str, 
         "layer": setup.record.layer,
         "mask_shape": " x ".join(map(str, mask_shape)),
         "mask_voxel_mm": " x ".join(f"{s * z:g}" for s, z in zip(setup.geometry.step, zooms, strict=True)) + " mm",
-        "solver": setup.solver,
-        "max_steps": setup.max_steps,
+        "options": setup.options.model_dump(),
         "tails": len(setup.tails),
         "tail_outputs": len(setup.tail_outputs),
         "cpu": _processor(),

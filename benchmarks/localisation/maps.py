@@ -20,7 +20,7 @@ from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
 from jaxsal.masks.smocam import smocam
 from jaxsal.masks.upsample import upsample
-from jaxsal.methods import SOLVERS
+from jaxsal.methods import SOLVERS, SmocamOptions, check_options, find_method
 from jaxsal.models import fingerprint, locate
 from jaxsal.progress import Meter, silent
 from jaxsal.splitting import Split, split
@@ -62,8 +62,7 @@ class Setup(NamedTuple):
         tail_outputs: the outputs of these tails that are explained.
         geometry: of the mask's grid.
         regions: the outputs to explain with their structures.
-        solver: ``"paper"`` or ``"nonnegative"``.
-        max_steps: most steps per mask.
+        options: of SMOCAM.
     """
 
     record: ModelRecord
@@ -73,8 +72,7 @@ class Setup(NamedTuple):
     tail_outputs: tuple[int, ...]
     geometry: Geometry
     regions: tuple[Region, ...]
-    solver: str
-    max_steps: int
+    options: SmocamOptions
 
 
 class Maps(NamedTuple):
@@ -157,22 +155,20 @@ def prepare_setup(
     model: str | Path,
     label_names: Path,
     *,
-    solver: str,
-    max_steps: int,
     tails: int = 1,
     tail_outputs: int = 4,
     outputs: Sequence[str] = (),
+    **options: Any,
 ) -> Setup:
     """Load the network, split it at its layer, and draw the weights of the control tails.
 
     Args:
         model: name or file of a network.
         label_names: ``labels.csv`` of the manual labels.
-        solver: ``"paper"`` or ``"nonnegative"``.
-        max_steps: most steps per mask.
         tails: number of draws of fresh weights, seeds 1, 2, ...
         tail_outputs: how many outputs of each fresh tail are explained; they are interchangeable.
         outputs: names of those to explain; all when empty.
+        **options: of SMOCAM; those not given are the network's own, or the method's.
     """
     path = locate(model)
     loaded = load(path)
@@ -185,9 +181,8 @@ def prepare_setup(
     lattice = geometry(cut.head, example)
     spaced = np.linspace(0, len(wanted) - 1, min(tail_outputs, len(wanted))).round().astype(int)
     explained = tuple(wanted[i].index for i in spaced)
-    return Setup(
-        loaded.record, fingerprint(path).sha256, cut, fresh, explained, lattice, wanted, solver, max_steps
-    )  # fmt: skip
+    chosen: Any = check_options(find_method("smocam"), {**loaded.record.options.get("smocam", {}), **options})
+    return Setup(loaded.record, fingerprint(path).sha256, cut, fresh, explained, lattice, wanted, chosen)
 
 
 def _fresh(loaded: LoadedModel, seed: int) -> nnx.Module:
@@ -222,8 +217,7 @@ def _key(setup: Setup) -> str:
     parts = [
         setup.sha256,
         setup.record.layer,
-        setup.solver,
-        setup.max_steps,
+        setup.options.model_dump(),
         len(setup.tails),
         setup.tail_outputs,
         setup.regions,
@@ -236,7 +230,7 @@ def make_maps(setup: Setup, scan: Scan, progress: Meter = silent) -> Maps:
     x, weights, mirrored, inside = _regions(setup, scan)
     sigma = np.array([output.sigma for output in setup.record.outputs])
     outputs = tuple(region.index for region in setup.regions)
-    options: Any = {"solver": SOLVERS[setup.solver](), "max_steps": setup.max_steps, "geometry": setup.geometry}
+    options: Any = setup.options.model_dump() | {"solver": SOLVERS[setup.options.solver](), "geometry": setup.geometry}
     with warnings.catch_warnings():
         # negative energy is reported
         warnings.filterwarnings("ignore", message=".*flipped features")

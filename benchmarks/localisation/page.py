@@ -226,7 +226,7 @@ def _run(summary: dict[str, Any]) -> str:
         ("date", run["date"]),
         ("network", f"{run['model']}, layer `{run['layer']}`, SHA-256 {run['sha256']}"),
         ("mask", f"{run['mask_shape']} voxels of {run['mask_voxel_mm']}"),
-        ("solver", f"{run['solver']}, at most {run['max_steps']} steps"),
+        ("SMOCAM", ", ".join(f"{name} {value}" for name, value in run["options"].items())),
         ("people (age)", people),
         ("machine", f"{run['cpu']}, {run['cores']} cores, {run['backend']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),

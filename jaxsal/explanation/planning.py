@@ -74,9 +74,9 @@ def plan(
         KeyError: if an output does not exist.
     """
     chosen = find_method(method)
-    checked = check_options(chosen, options)
     loaded, file = _loaded(model)
     record = loaded.record
+    checked = check_options(chosen, {**record.options.get(method, {}), **options})
     at = record.layer if layer is None else layer
     example = jax.ShapeDtypeStruct((1, *record.input.shape, record.input.channels), np.float32)
     cut = split(loaded.model, example, at)

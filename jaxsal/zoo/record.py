@@ -68,6 +68,7 @@ class ModelRecord(_Frozen):
         input: the expected image.
         outputs: one entry per output, in order.
         layer: where masks are optimised unless another layer is asked for.
+        options: of methods of explanation, by the method's name, that suit this network; what a user gives wins.
         description: what it was trained on, in a few sentences.
         licence: of the weights.
         credits: data and papers to be named.
@@ -80,6 +81,7 @@ class ModelRecord(_Frozen):
     input: InputSpec
     outputs: tuple[Output, ...]
     layer: str
+    options: dict[str, dict[str, Any]] = {}
     description: str = ""
     licence: str = ""
     credits: tuple[str, ...] = ()

@@ -185,7 +185,7 @@ def test_summary_and_page_of_planted_masks(tmp_path):
 
     summary["run"] = {
         "command": "c", "date": "d", "model": "m", "sha256": None, "layer": "l", "mask_shape": "s", "tails": 1,
-        "tail_outputs": 2, "mask_voxel_mm": "8 mm", "solver": "paper", "max_steps": 1, "cpu": "p",
+        "tail_outputs": 2, "mask_voxel_mm": "8 mm", "options": {"solver": "paper"}, "cpu": "p",
         "cores": 1, "backend": "cpu", "versions": {"jax": "0"},
     }  # fmt: skip
     text = write_page(tmp_path, summary).read_text()
@@ -232,9 +232,7 @@ def test_ventricle_masks_of_the_shipped_network_beat_the_blobs_on_real_brains(sh
     if not shipped():
         pytest.skip("this checkout has no trained network in jaxsal/zoo/weights")
     folder = shared / "data" / "oasis_2mm"
-    setup = prepare_setup(
-        default_model(), folder / "labels.csv", solver="paper", max_steps=2000, tails=0, outputs=NAMES
-    )  # fmt: skip
+    setup = prepare_setup(default_model(), folder / "labels.csv", tails=0, outputs=NAMES)
     assert [region.output for region in setup.regions] == list(NAMES)
     maps = [make_maps(setup, scan) for scan in people(folder)[:2]]
     found = measure(maps, NAMES)

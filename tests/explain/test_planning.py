@@ -101,3 +101,12 @@ def test_sigma_is_that_of_every_output_also_when_one_is_explained(planted):
         "gamma": 30.0,
         "percentile": 95.0,
     }
+
+
+def test_options_are_the_users_then_the_networks_then_the_methods(planted):
+    suited = planted.record.model_copy(update={"options": {"smocam": {"solver": "nonnegative", "lam": 0.1}}})
+    chosen = plan(planted._replace(record=suited), lam=0.5).parameters
+    assert (chosen["solver"], chosen["lam"], chosen["gamma"]) == ("nonnegative", 0.5, 30.0)
+    misspelt = planted.record.model_copy(update={"options": {"smocam": {"lambda": 0.1}}})
+    with pytest.raises(ValueError, match="no option 'lambda'"):
+        plan(planted._replace(record=misspelt))
