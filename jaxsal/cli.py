@@ -158,6 +158,8 @@ def models(debug: Debug = False) -> None:
             grid = " x ".join(map(str, record.input.shape))
             skull = {True: ", without skull", False: ", with skull", None: ""}[record.input.skull_stripped]
             typer.echo(f"{name}\n  input: {grid} voxels, {record.input.space} space{skull}; layer: {record.layer}")
+            for method, options in record.options.items():
+                typer.echo(f"  {method}: " + ", ".join(f"{name} {value}" for name, value in options.items()))
             typer.echo("  outputs: " + ", ".join(f"{output.name} ({output.unit})" for output in record.outputs))
             typer.echo(f"  {' '.join(record.description.split())}")
         if not shipped():

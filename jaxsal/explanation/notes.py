@@ -50,9 +50,11 @@ def _remarks(row: dict) -> list[str]:
     status = Status[row["status"].upper()]
     texts = []
     if status is Status.UNEXPLAINED:
-        how = "more than one and a half times" if row["recovered"] > 1 else "less than half of"
+        over = row["recovered"] > 1
+        how = "more than one and a half times" if over else "less than half of"
+        mend = "" if over else " A smaller lam lets the mask grow."
         texts.append(
-            f"The mask recovers {how} the prediction: it does not explain this output. Do not interpret the map."
+            f"The mask recovers {how} the prediction: it does not explain this output. Do not interpret the map.{mend}"
         )
     elif status is Status.UNINFORMATIVE:
         texts.append(

@@ -66,7 +66,8 @@ def smocam(
         outputs: ``"all"`` or positions of the outputs to explain.
         sigma: standard deviation of the outputs over a population, in their units: a number for all, or one
             per output of the network.
-        lam: weight of the norm term.
+        lam: weight of the norm term; where the tail makes nothing of features that are zero, a mask of norm 1 over
+            many voxels keeps little of a prediction, and a smaller weight lets it grow.
         gamma: weight of the smoothness term.
         solver: an optax transform; None is the paper's :func:`jaxsal.optim.armijo_once`. Build it once and
             pass the same object, a new one compiles anew.

@@ -34,8 +34,8 @@ def train(
     seed: Seed = 0,
     members: Annotated[int, typer.Option(help="Members to learn from; the rest is held out.")] = 4000,
     places: Annotated[int, typer.Option(help="Updates of the convolutions by where structures are.")] = 1500,
-    sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 1200,
-    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 60,
+    sizes: Annotated[int, typer.Option(help="Further updates of them by how large structures are.")] = 4000,
+    whole: Annotated[int, typer.Option(help="Updates of the whole network on whole brains.")] = 200,
 ) -> None:
     """Train on a cohort; an interrupted run goes on where it stopped."""
     from jaxsal.training.stages import Plan

@@ -41,8 +41,8 @@ class Plan(NamedTuple):
     seed: int = 0
     members: int = 4000
     places: int = 1500
-    sizes: int = 1200
-    whole: int = 60
+    sizes: int = 4000
+    whole: int = 200
 
 
 def augment(images: jax.Array, key: jax.Array) -> jax.Array:
