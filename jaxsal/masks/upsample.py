@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal.engine.geometry import Geometry
+from jaxsal.masks.percentile import percentile as percentile_of
 
 
 def upsample(mask: jax.Array, geometry: Geometry, shape: Sequence[int]) -> jax.Array:
@@ -63,7 +64,7 @@ def keep_top(map: jax.Array, percentile: float | jax.Array, rank: int) -> jax.Ar
         [0.0, 0.0, 2.0, 2.0]
     """
     axes = tuple(range(map.ndim - rank, map.ndim))
-    threshold = jnp.percentile(map, percentile, axis=axes, keepdims=True)
+    threshold = percentile_of(map, percentile, axes)
     spread = jnp.ptp(map, axis=axes, keepdims=True)
     # interpolating a constant leaves rounding noise, which is no structure
     noise = 1e-6 * jnp.abs(map).max(axis=axes, keepdims=True)
