@@ -71,7 +71,7 @@ def explain(
     max_steps: MaxSteps = None,
     lam: Annotated[
         float | None,
-        typer.Option("--lam", metavar="X", help="Weight of the budget; a smaller one lets the mask grow."),
+        typer.Option("--lam", metavar="X", help="Weight of the mask's budget, its norm."),
     ] = None,
     gamma: Annotated[
         float | None, typer.Option("--gamma", metavar="X", help="Weight of the mask's smoothness.")

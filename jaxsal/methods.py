@@ -126,10 +126,10 @@ _METHODS: Mapping[str, Method] = {
             "https://doi.org/10.1109/ISBI48211.2021.9433790"
         ),
         reading=(
-            "For each output, SMOCAM looks for a smooth mask of limited size on the network's features that keeps "
-            "the prediction where it is. What the mask keeps is bright in the picture: the prediction can be made "
-            "from there. The lower values of the map are cut off. The map is smooth because it is as coarse as the "
-            "features are; its edges are not edges of anatomy."
+            "For each output, SMOCAM looks for a smooth mask on the network's features that keeps the prediction where "
+            "it is; a mask larger than a norm of 1 counts against it, by the weight lam. What the mask keeps is bright "
+            "in the picture: the prediction can be made from there. The lower values of the map are cut off. The map "
+            "is smooth because it is as coarse as the features are; its edges are not edges of anatomy."
         ),
         options=SmocamOptions,
         run=_run_smocam,

@@ -18,6 +18,7 @@ from benchmarks.localisation.mass import blob_of_values, masses
 from jaxsal.data import Volume, prepare, write_atomic
 from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
+from jaxsal.explanation.planning import suited
 from jaxsal.masks.smocam import smocam
 from jaxsal.masks.upsample import upsample
 from jaxsal.methods import SOLVERS, SmocamOptions, check_options, find_method
@@ -181,7 +182,9 @@ def prepare_setup(
     lattice = geometry(cut.head, example)
     spaced = np.linspace(0, len(wanted) - 1, min(tail_outputs, len(wanted))).round().astype(int)
     explained = tuple(wanted[i].index for i in spaced)
-    chosen: Any = check_options(find_method("smocam"), {**loaded.record.options.get("smocam", {}), **options})
+    chosen: Any = check_options(
+        find_method("smocam"), {**suited(loaded.record, loaded.record.layer, "smocam"), **options}
+    )
     return Setup(loaded.record, fingerprint(path).sha256, cut, fresh, explained, lattice, wanted, chosen)
 
 

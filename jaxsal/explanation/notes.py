@@ -50,11 +50,9 @@ def _remarks(row: dict) -> list[str]:
     status = Status[row["status"].upper()]
     texts = []
     if status is Status.UNEXPLAINED:
-        over = row["recovered"] > 1
-        how = "more than one and a half times" if over else "less than half of"
-        mend = "" if over else " A smaller lam lets the mask grow."
+        how = "more than one and a half times" if row["recovered"] > 1 else "less than half of"
         texts.append(
-            f"The mask recovers {how} the prediction: it does not explain this output. Do not interpret the map.{mend}"
+            f"The mask recovers {how} the prediction: it does not explain this output. Do not interpret the map."
         )
     elif status is Status.UNINFORMATIVE:
         texts.append(

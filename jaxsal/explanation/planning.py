@@ -76,12 +76,29 @@ def plan(
     chosen = find_method(method)
     loaded, file = _loaded(model)
     record = loaded.record
-    checked = check_options(chosen, {**record.options.get(method, {}), **options})
     at = record.layer if layer is None else layer
+    checked = check_options(chosen, {**suited(record, at, method), **options})
     example = jax.ShapeDtypeStruct((1, *record.input.shape, record.input.channels), np.float32)
     cut = split(loaded.model, example, at)
     _check_layer(loaded, example, at)
     return Plan(loaded, file, chosen, checked, output_positions(record, outputs), at, cut)
+
+
+def suited(record: ModelRecord, at: str, method: str) -> dict[str, Any]:
+    """Options of a method that the network's record names for a mask at its own layer; none elsewhere.
+
+    Raises:
+        ValueError: if the record names a method or an option that does not exist, or a value out of its range.
+    """
+    for name, options in record.options.items():
+        try:
+            check_options(find_method(name), options)
+        except ValueError as error:
+            raise ValueError(
+                f"The record of the network {record.name!r} names options that cannot be used: {error} Mend the "
+                "record's `options` and save the network again."
+            ) from None
+    return dict(record.options.get(method, {})) if at == record.layer else {}
 
 
 def output_positions(record: ModelRecord, outputs: str | Sequence[str | int]) -> tuple[int, ...]:

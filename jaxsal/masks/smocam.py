@@ -66,8 +66,9 @@ def smocam(
         outputs: ``"all"`` or positions of the outputs to explain.
         sigma: standard deviation of the outputs over a population, in their units: a number for all, or one
             per output of the network.
-        lam: weight of the norm term; where the tail makes nothing of features that are zero, a mask of norm 1 over
-            many voxels keeps little of a prediction, and a smaller weight lets it grow.
+        lam: weight of the norm term. Where the tail makes nothing of features that are zero, a mask of norm 1 over many
+            voxels keeps little of a prediction; a smaller weight lets the mask grow, and at 0 a mask that is 1
+            everywhere keeps everything and says nothing. ``terms.norm`` tells how far it grew.
         gamma: weight of the smoothness term.
         solver: an optax transform; None is the paper's :func:`jaxsal.optim.armijo_once`. Build it once and
             pass the same object, a new one compiles anew.
@@ -143,7 +144,7 @@ def smocam(
     warn_of_flips(energy)
     return MaskResult(
         mask=lanes.params,
-        saliency=_saliency(lanes.params, geometry, x.shape[1:-1], jnp.asarray(percentile, features.dtype)),
+        saliency=_saliency(lanes.params, geometry, x.shape[1:-1], jnp.asarray(percentile, jnp.float32)),
         value=lanes.value,
         terms=parts,
         steps=lanes.steps,

@@ -13,7 +13,7 @@ def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransform
     """Project every step of a solver onto ``params >= 0``.
 
     Unconstrained masks can reproduce a prediction with flipped signs, which explains nothing; a
-    non-negative mask can only keep and attenuate features.
+    non-negative mask can keep, attenuate or amplify features, not turn them round.
 
     Args:
         solver: any optax transform.

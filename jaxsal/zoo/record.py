@@ -68,7 +68,8 @@ class ModelRecord(_Frozen):
         input: the expected image.
         outputs: one entry per output, in order.
         layer: where masks are optimised unless another layer is asked for.
-        options: of methods of explanation, by the method's name, that suit this network; what a user gives wins.
+        options: of methods of explanation, by the method's name, that suit this network at ``layer``; what a user
+            gives wins.
         description: what it was trained on, in a few sentences.
         licence: of the weights.
         credits: data and papers to be named.

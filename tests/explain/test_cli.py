@@ -60,9 +60,20 @@ def test_the_same_as_from_python(here, model_file):
     scan = write_scan(here / "a.nii.gz")
     assert call(
         "explain", scan, "-m", model_file, "--outputs", f"{LEFT.output}", "--layer", "relu1", "--solver", "nonnegative",
+        "--lam", "0.5", "--gamma", "3", "--percentile", "90",
         "--max-steps", 12, "-o", "out",
     ).code == 0  # fmt: skip
-    expected = jaxsal.explain(scan, model_file, outputs=LEFT.output, layer="relu1", solver="nonnegative", max_steps=12)
+    expected = jaxsal.explain(
+        scan,
+        model_file,
+        outputs=LEFT.output,
+        layer="relu1",
+        solver="nonnegative",
+        max_steps=12,
+        lam=0.5,
+        gamma=3,
+        percentile=90,
+    )
     image = nibabel.load(here / "out" / "a" / "a_desc-LeftStructure_smocam.nii.gz")
     np.testing.assert_array_equal(np.asarray(image.dataobj), expected.map(LEFT.output).array)
     assert len(list((here / "out").rglob("*.nii.gz"))) == 1
@@ -277,11 +288,20 @@ def test_layers_lists_where_masks_can_lie(model_file):
     assert "Masks lie at 'relu2'" in answer.out
 
 
-def test_models_lists_what_is_shipped(monkeypatch, model_file):
-    monkeypatch.setattr(models, "shipped", lambda: {"tiny": model_file})
+def test_models_lists_what_is_shipped(tmp_path, monkeypatch, model_file):
+    network, record = zoo.load(model_file)
+    suited = record.model_copy(update={"options": {"smocam": {"lam": 0.1}}})
+    file = zoo.save(tmp_path / "tiny.safetensors", network, suited)
+    monkeypatch.setattr(models, "shipped", lambda: {"tiny": file})
     answer = call("models")
     assert answer.code == 0
-    for text in ("tiny", "24 x 24 x 24 voxels, native space", "Left-Structure (mm^3)", "Made by hand"):
+    for text in (
+        "tiny",
+        "24 x 24 x 24 voxels, native space",
+        "smocam: lam 0.1",
+        "Left-Structure (mm^3)",
+        "Made by hand",
+    ):
         assert text in answer.out
     monkeypatch.setattr(models, "shipped", dict)
     assert "None in this installation" in call("models").out

@@ -107,6 +107,19 @@ def test_options_are_the_users_then_the_networks_then_the_methods(planted):
     suited = planted.record.model_copy(update={"options": {"smocam": {"solver": "nonnegative", "lam": 0.1}}})
     chosen = plan(planted._replace(record=suited), lam=0.5).parameters
     assert (chosen["solver"], chosen["lam"], chosen["gamma"]) == ("nonnegative", 0.5, 30.0)
-    misspelt = planted.record.model_copy(update={"options": {"smocam": {"lambda": 0.1}}})
-    with pytest.raises(ValueError, match="no option 'lambda'"):
-        plan(planted._replace(record=misspelt))
+    elsewhere = plan(planted._replace(record=suited), layer="relu1").parameters
+    assert (elsewhere["solver"], elsewhere["lam"]) == ("paper", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"smocam": {"lambda": 0.1}}, "no option 'lambda'"),
+        ({"smocam": {"lam": -1}}, "lam got -1"),
+        ({"smocma": {}}, "Unknown method 'smocma'"),
+    ],
+)
+def test_options_of_a_record_that_cannot_be_used_are_laid_to_it(planted, options, problem):
+    record = planted.record.model_copy(update={"options": options})
+    with pytest.raises(ValueError, match=f"The record of the network 'planted' names options .*{problem}.*Mend"):
+        plan(planted._replace(record=record), lam=1.0)

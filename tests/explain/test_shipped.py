@@ -28,6 +28,15 @@ def test_the_shipped_network_is_small_and_says_what_it_is(name):
     assert record.credits
 
 
+def test_it_makes_nothing_of_features_of_nothing(name):
+    prepared = plan(name)
+    spec = prepared.record.input
+    features = prepared.split.head(np.ones((1, *spec.shape, spec.channels), np.float32))
+    np.testing.assert_array_equal(prepared.split.tail(np.zeros_like(features)), 0)
+    assert prepared.parameters["solver"] == "nonnegative"
+    assert prepared.parameters["lam"] == 0.1
+
+
 def test_its_masks_have_voxels_of_8_to_12_millimetres(name):
     prepared = plan(name)
     spec = prepared.record.input
