@@ -169,7 +169,7 @@ def refine(model: Any, pool: Pool, out: Path, targets: Targets, plan: Plan) -> A
         return "slow" if "dense1" in name else "fast"
 
     labels = jax.tree_util.tree_map_with_path(rate, start)
-    rates = {"fast": _adam(2e-4, plan.whole), "slow": _adam(2e-5, plan.whole), "fixed": optax.set_to_zero()}
+    rates: Any = {"fast": _adam(2e-4, plan.whole), "slow": _adam(2e-5, plan.whole), "fixed": optax.set_to_zero()}
     optimiser = optax.partition(rates, labels)
     return nnx.merge(graph, _run(loss, start, batch_at, optimiser, out, plan.whole, plan))
 

@@ -51,6 +51,7 @@ def sum_cells(model: Any, kernel: np.ndarray) -> None:
     second[:k, :k] = np.eye(k)
     last = np.zeros(model.output.kernel.get_value().shape)
     last[:k] = np.eye(k)
-    for layer, weights in ((model.dense1, first), (model.dense2, second), (model.output, last)):
+    layers: Any = ((model.dense1, first), (model.dense2, second), (model.output, last))
+    for layer, weights in layers:
         layer.kernel.set_value(jnp.asarray(weights, jnp.float32))
         layer.bias.set_value(jnp.zeros(weights.shape[1]))
