@@ -6,6 +6,7 @@ from jaxsal.optim.interrupting import Interrupted as Interrupted
 from jaxsal.optim.lanes import minimise_groups as minimise_groups
 from jaxsal.optim.lanes import minimise_lanes as minimise_lanes
 from jaxsal.optim.minimise import Lane as Lane
+from jaxsal.optim.minimise import Objective as Objective
 from jaxsal.optim.minimise import advance as advance
 from jaxsal.optim.minimise import minimise as minimise
 from jaxsal.optim.minimise import start as start
