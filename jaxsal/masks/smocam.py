@@ -22,7 +22,6 @@ from jaxsal.progress import Meter, reporting
 from jaxsal.splitting import Split
 from jaxsal.target import output_indices
 
-
 # what an image's masks share is computed once per chunk: long enough for that to cost little
 _CHUNK = 50
 

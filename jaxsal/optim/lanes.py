@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -64,7 +65,7 @@ def minimise_lanes(
         The ended lanes in the order of the jobs; no jobs give no lanes.
 
     Raises:
-        TypeError: if ``lanes`` or ``chunk`` is not a whole number.
+        TypeError: if ``lanes`` or ``chunk`` is not a whole number, or the jobs are traced.
         ValueError: if the jobs have no common leading axis, or one lane does not fit into ``memory``.
         Interrupted: on Ctrl-C.
 
@@ -146,7 +147,7 @@ def minimise_groups(
         The ended lanes; leaves lead with ``[groups, jobs of a group]``.
 
     Raises:
-        TypeError: if ``lanes``, ``rows`` or ``chunk`` is not a whole number.
+        TypeError: if ``lanes``, ``rows`` or ``chunk`` is not a whole number, or the jobs are traced.
         ValueError: if leading axes differ, or one lane does not fit into ``memory``.
         Interrupted: on Ctrl-C.
 
@@ -187,6 +188,11 @@ def _ungrouped(fn: Callable[[Any, Any], Any], job: Any, group: Any, shared: Any)
 
 def _leading(tree: Any, name: str, axes: int) -> tuple[int, ...]:
     """The sizes of the first axes, if all leaves agree on them."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise TypeError(
+            f"The {name} are traced, but lanes are swapped by a loop of the host: call this outside jax.jit, or use "
+            "jax.vmap of minimise inside."
+        )
     found = {jnp.shape(leaf)[:axes] for leaf in jax.tree.leaves(tree)}
     if len(found) != 1 or len(next(iter(found))) != axes:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]

@@ -386,3 +386,8 @@ def test_bad_arguments_are_answered(change, error, message):
 def test_groups_and_their_jobs_must_agree():
     with pytest.raises(ValueError, match="There are 3 groups, but jobs of 2 groups"):
         optim.minimise_groups(bowl, {"scale": jnp.ones(3)}, jnp.ones((2, 4)), zero, solver=SOLVER, stop=STOP)
+
+
+def test_inside_jit_there_is_no_host_to_swap_lanes():
+    with pytest.raises(TypeError, match=r"use jax.vmap of minimise inside"):
+        jax.jit(walk_all)(jnp.ones(3))
