@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jaxsal.engine.lower import lower as lower
     from jaxsal.explanation import Explanation as Explanation
     from jaxsal.explanation import explain as explain
+    from jaxsal.grids import GridSearch as GridSearch
+    from jaxsal.grids import grid_search as grid_search
     from jaxsal.masks import MaskResult as MaskResult
     from jaxsal.masks import smocam as smocam
     from jaxsal.models import load_model as load_model
@@ -40,11 +42,13 @@ __version__ = "0.1.0"
 _WHERE = {
     "Explanation": "jaxsal.explanation",
     "Geometry": "jaxsal.engine.geometry",
+    "GridSearch": "jaxsal.grids",
     "MaskResult": "jaxsal.masks",
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
     "explain": "jaxsal.explanation",
     "geometry": "jaxsal.engine.geometry",
+    "grid_search": "jaxsal.grids",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",

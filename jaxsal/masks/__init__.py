@@ -1,5 +1,9 @@
 """Masks that are optimised: SMOCAM and what it is made of."""
 
+from jaxsal.masks.axes import best_of as best_of
+from jaxsal.masks.axes import smocam_grid as smocam_grid
+from jaxsal.masks.axes import smocam_networks as smocam_networks
+from jaxsal.masks.axes import smocam_restarts as smocam_restarts
 from jaxsal.masks.result import MaskResult as MaskResult
 from jaxsal.masks.result import SmocamConfig as SmocamConfig
 from jaxsal.masks.result import Terms as Terms

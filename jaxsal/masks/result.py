@@ -121,7 +121,7 @@ def judge(
     return np.where(status == Status.NOT_FINITE, status, judged).astype(np.int32)
 
 
-def warn_of_flips(negative_energy: Any, limit: float = 0.1) -> None:
+def warn_of_flips(negative_energy: Any, limit: float = 0.1, stacklevel: int = 3) -> None:
     """Warn of masks that work by flipping the sign of features."""
     flipped = np.argwhere(np.asarray(negative_energy) > limit)
     if len(flipped):
@@ -129,5 +129,5 @@ def warn_of_flips(negative_energy: Any, limit: float = 0.1) -> None:
             f"{len(flipped)} of {np.size(negative_energy)} masks have more than {limit:.0%} of their energy on "
             "negative values: they reproduce the prediction with flipped features, which explains little. "
             "Use solver=optim.nonnegative(optim.armijo_once()).",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

@@ -1,13 +1,14 @@
 """SMOCAM: smooth conditional attention masks on the features of a split network."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsal import optim
 from jaxsal.engine.geometry import Geometry, geometry
@@ -21,17 +22,50 @@ from jaxsal.progress import Meter, reporting
 from jaxsal.splitting import Split
 from jaxsal.target import output_indices
 
-# between chunks the host looks at the lanes: often enough for a progress bar, rarely enough to cost nothing
+# what an image's masks share is computed once per chunk: long enough for that to cost little
 _CHUNK = 50
 
 
-class _Problem(NamedTuple):
-    """What the masks of one image share, and what tells its lanes apart (the last two)."""
+class Job(NamedTuple):
+    """What tells the masks of one image apart.
 
-    features: jax.Array  # [1, *t, c]
-    prediction: jax.Array  # [k]
-    sigma: jax.Array  # [k]
-    index: jax.Array  # [k]
+    Attributes:
+        prediction: of the network, without a mask.
+        sigma: standard deviation of the output.
+        index: of the output, int32.
+        lam: weight of the norm term.
+        gamma: weight of the smoothness term.
+    """
+
+    prediction: jax.Array
+    sigma: jax.Array
+    index: jax.Array
+    lam: jax.Array
+    gamma: jax.Array
+
+
+class Prepared(NamedTuple):
+    """A network and images, checked and run once.
+
+    Attributes:
+        tail: a pytree of its weights, ``features[1, *t, c] -> y[1, k]``.
+        features: ``[b, *t, c]``.
+        prediction: of the chosen outputs, ``[b, k]``.
+        null: prediction from features that are all zero, ``[k]``.
+        indices: of the chosen outputs.
+        sigma: of the chosen outputs.
+        geometry: of the features in the image.
+        space: shape of the image.
+    """
+
+    tail: Model
+    features: jax.Array
+    prediction: jax.Array
+    null: jax.Array
+    indices: tuple[int, ...]
+    sigma: tuple[float, ...]
+    geometry: Geometry
+    space: tuple[int, ...]
 
 
 def smocam(
@@ -47,6 +81,8 @@ def smocam(
     max_steps: int = 2000,
     percentile: float = 95,
     geometry: Geometry | None = None,
+    lanes: int | None = None,
+    mesh: Mesh | None = None,
     progress: Meter | None = None,
 ) -> MaskResult:
     r"""Masks on a network's features that keep each output where it is, within a budget, smoothly.
@@ -56,9 +92,9 @@ def smocam(
     ``|tail(F * M)_k - y_k| / sigma_k + lam * |1 - ||M||_2| + gamma * TV(M)``
 
     from the uniform mask ``1.1 / ||1||_2``, with the mean total variation over voxels and axes. All outputs
-    of all images are lanes of one compiled program; every step evaluates the tail once. The mask is then
-    brought to the image's grid between receptive-field centres, and values at or below a percentile are set
-    to zero.
+    of all images are jobs for the lanes of one compiled program (:func:`jaxsal.optim.minimise_groups`); every step
+    evaluates the tail once. The mask is then brought to the image's grid between receptive-field centres, and values
+    at or below a percentile are set to zero.
 
     Args:
         split: head and tail, see :func:`jaxsal.split`.
@@ -76,6 +112,8 @@ def smocam(
         max_steps: most updates per lane, whatever the rule.
         percentile: 0 to 100; how much of the saliency is set to zero.
         geometry: where the features lie in the image; None reads it off the head's operations.
+        lanes: masks of one image that are optimised side by side; None takes as many as are useful.
+        mesh: of devices over which the images are spread; None is the default device.
         progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
     Returns:
@@ -85,6 +123,7 @@ def smocam(
         TypeError: if ``x`` is not a floating-point array.
         ValueError: if ``x``, the weights, ``outputs`` or ``sigma`` cannot be used, or the features have no
             spatial axes.
+        Interrupted: on Ctrl-C; the finished lanes are in the exception, see :class:`jaxsal.optim.Interrupted`.
 
     Reference:
         Konate et al., SMOCAM: smooth conditional attention mask for 3D-regression models, ISBI 2021,
@@ -97,16 +136,42 @@ def smocam(
         >>> result.mask.shape, result.saliency.shape
         ((1, 1, 8, 8), (1, 1, 8, 8))
     """
+    check_weights(lam, gamma)
+    prepared = prepare(split, x, outputs, sigma, geometry, percentile)
+    found = optimise(
+        image_objective,
+        prepared.features[:, None],
+        jobs_of(prepared, [(lam, gamma)]),
+        uniform_start,
+        prepared.tail,
+        solver=solver,
+        stop=stop,
+        max_steps=max_steps,
+        lanes=lanes,
+        mesh=mesh,
+        progress=progress,
+    )
+    result = collect(prepared, found, lam, gamma, percentile)
+    warn_of_flips(result.negative_energy)
+    return result
+
+
+def prepare(
+    split: Split,
+    x: jax.Array,
+    outputs: str | Sequence[int],
+    sigma: Any,
+    where: Geometry | None,
+    percentile: float,
+) -> Prepared:
+    """Check a network and images, and run them once; arguments as of :func:`smocam`."""
     check_input(x)
-    check_model(split.head)
-    check_model(split.tail)
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile got {percentile}, a number from 0 to 100 is needed.")
-    if not (np.isfinite(lam) and np.isfinite(gamma) and lam >= 0 and gamma >= 0):
-        raise ValueError(f"lam and gamma got {lam} and {gamma}, finite weights of at least 0 are needed.")
+    check_model(split.head)
+    check_model(split.tail)
     head, tail = as_pytree(split.head), as_pytree(split.tail)
-    if geometry is None:
-        geometry = _geometry(head, x)
+    where = geometry(head, x) if where is None else where
     features, prediction, null = _forward(head, tail, x)
     if features.ndim < 3:
         raise ValueError(
@@ -116,46 +181,99 @@ def smocam(
     if prediction.ndim != 2:
         raise ValueError(f"The network returns {prediction.shape}, [batch, outputs] is needed: reduce its other axes.")
     indices = output_indices(outputs, prediction.shape[1])
-    sigma = _sigmas(sigma, prediction.shape[1])[list(indices)]
-    solver = optim.armijo_once() if solver is None else solver
-    limit = optim.max_steps(max_steps)
-    stop = optim.any_of(optim.stagnation() if stop is None else stop, limit)
-
+    sigmas = _sigmas(sigma, prediction.shape[1])[list(indices)]
     chosen = jnp.asarray(indices)
-    per_output = jnp.asarray(sigma, features.dtype)
-    problems = _Problem(features[:, None], prediction[:, chosen], per_output, chosen)
-    weights = (jnp.asarray(lam, features.dtype), jnp.asarray(gamma, features.dtype))
-    lanes = _start(solver, stop, tail, problems, weights)
-    until = 0
-    with reporting(progress, "SMOCAM") as meter:
-        while (running := int((np.asarray(lanes.status) == optim.Status.RUNNING).sum())) > 0:
-            done = np.where(np.asarray(lanes.status) == optim.Status.RUNNING, np.asarray(lanes.steps), max_steps)
-            meter(float(done.mean()), max_steps, f"{running} of {lanes.status.size} masks running")
-            until += _CHUNK
-            lanes = _advance(solver, stop, tail, problems, weights, lanes, jnp.int32(until))
-        meter(max_steps, max_steps, "done")
+    return Prepared(
+        tail, features, prediction[:, chosen], null[chosen], indices, tuple(map(float, sigmas)), where, x.shape[1:-1]
+    )
 
-    lanes = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), lanes)  # [b, k] -> [k, b]
-    parts, masked = lanes.aux
-    y, null = prediction.T[chosen], jnp.broadcast_to(null[chosen, None], masked.shape)
+
+def check_weights(lam: float, gamma: float) -> None:
+    """Refuse weights of the objective that are negative or not finite."""
+    if not (np.isfinite(lam) and np.isfinite(gamma) and lam >= 0 and gamma >= 0):
+        raise ValueError(f"lam and gamma got {lam} and {gamma}, finite weights of at least 0 are needed.")
+
+
+def jobs_of(prepared: Prepared, weights: Sequence[tuple[float, float]]) -> Job:
+    """The jobs of every image: each pair ``(lam, gamma)`` for each output, leaves ``[b, pairs * k]``."""
+    dtype, (images, outputs), pairs = prepared.features.dtype, prepared.prediction.shape, len(weights)
+    lams, gammas = (jnp.asarray(column, dtype).repeat(outputs) for column in zip(*weights, strict=True))
+    row = Job(
+        jnp.tile(prepared.prediction, (1, pairs)),
+        jnp.tile(jnp.asarray(prepared.sigma, dtype), pairs),
+        jnp.tile(jnp.asarray(prepared.indices), pairs),
+        lams,
+        gammas,
+    )
+    return jax.tree.map(lambda a: jnp.broadcast_to(a if a.ndim == 2 else a[None], (images, pairs * outputs)), row)
+
+
+class Running(TypedDict, total=False):
+    """How masks are optimised; see :func:`smocam`."""
+
+    solver: optax.GradientTransformation | None
+    stop: optim.StoppingRule | None
+    max_steps: int
+    lanes: int | None
+    mesh: Mesh | None
+    progress: Meter | None
+
+
+def optimise(
+    objective: Callable[[Any, Any, Any], optim.Objective],
+    groups: Any,
+    jobs: Any,
+    initial: Callable[[Any, Any, Any], jax.Array],
+    shared: Any,
+    rows: int | None = None,
+    **running: Unpack[Running],
+) -> optim.Lanes:
+    """:func:`jaxsal.optim.minimise_groups` with what :func:`smocam` takes by default."""
+    solver, stop, most = running.get("solver"), running.get("stop"), running.get("max_steps", 2000)
+    limit = optim.max_steps(most)
+    with reporting(running.get("progress"), "SMOCAM") as meter:
+        return optim.minimise_groups(
+            objective,
+            groups,
+            jobs,
+            initial,
+            shared=shared,
+            solver=optim.armijo_once() if solver is None else solver,
+            stop=optim.any_of(optim.stagnation() if stop is None else stop, limit),
+            lanes=running.get("lanes"),
+            rows=rows,
+            mesh=running.get("mesh"),
+            chunk=_CHUNK,
+            longest=most,
+            progress=meter,
+        )
+
+
+def collect(prepared: Prepared, lanes: Any, lam: float, gamma: float, percentile: float) -> MaskResult:
+    """What ended lanes ``[b, k]`` say about the network; the arguments are checked already."""
+    mask, value, (parts, masked), steps, evaluations, status = (
+        jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), getattr(lanes, name))
+        for name in ("params", "value", "aux", "steps", "evaluations", "status")
+    )
+    y, null = prepared.prediction.T, jnp.broadcast_to(prepared.null[:, None], masked.shape)
     recovered = (masked - null) / (y - null)
-    spatial = tuple(range(2, lanes.params.ndim))
-    energy = (jnp.minimum(lanes.params, 0) ** 2).sum(spatial) / (lanes.params**2).sum(spatial)
-    warn_of_flips(energy)
+    spatial = tuple(range(2, mask.ndim))
     return MaskResult(
-        mask=lanes.params,
-        saliency=_saliency(lanes.params, geometry, x.shape[1:-1], jnp.asarray(percentile, jnp.float32)),
-        value=lanes.value,
+        mask=mask,
+        saliency=_saliency(mask, prepared.geometry, prepared.space, jnp.asarray(percentile, jnp.float32)),
+        value=value,
         terms=parts,
-        steps=lanes.steps,
-        evaluations=lanes.evaluations,
-        status=judge(lanes.status, y, null, recovered, per_output[:, None]),
+        steps=steps,
+        evaluations=evaluations,
+        status=judge(status, y, null, recovered, jnp.asarray(prepared.sigma, y.dtype)[:, None]),
         prediction=y,
         masked_prediction=masked,
         null_prediction=null,
         recovered=recovered,
-        negative_energy=energy,
-        config=SmocamConfig(indices, tuple(map(float, sigma)), float(lam), float(gamma), float(percentile), geometry),
+        negative_energy=(jnp.minimum(mask, 0) ** 2).sum(spatial) / (mask**2).sum(spatial),
+        config=SmocamConfig(
+            prepared.indices, prepared.sigma, float(lam), float(gamma), float(percentile), prepared.geometry
+        ),
     )
 
 
@@ -197,40 +315,21 @@ def uniform_mask(shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     return jnp.full(shape, 1.1 / np.sqrt(np.prod(shape)), dtype)
 
 
+def image_objective(job: Job, features: jax.Array, tail: Model) -> optim.Objective:
+    """SMOCAM's objective for a job of the image whose ``features[1, *t, c]`` are given."""
+    return smocam_objective(tail, features, job.index, job.prediction, job.sigma, job.lam, job.gamma)
+
+
+def uniform_start(job: Job, features: jax.Array, tail: Model) -> jax.Array:
+    """Where every job starts, see :func:`uniform_mask`."""
+    return uniform_mask(features.shape[1:-1], features.dtype)
+
+
 @jax.jit
 def _forward(head: Model, tail: Model, x: jax.Array):
     features = lower(head)(x)
     nothing = lower(tail)(jnp.zeros_like(features[:1]))
     return features, lower(tail)(features), nothing[0]
-
-
-def _objective(tail: Model, problem: _Problem, weights: tuple[jax.Array, jax.Array]):
-    features, prediction, sigma, index = problem
-    return smocam_objective(tail, features, index, prediction, sigma, *weights)
-
-
-# lanes are nested: outputs within images, so that the features of an image are shared and never copied
-_OVER_OUTPUTS = _Problem(None, 0, 0, 0)  # type: ignore[arg-type]
-_OVER_IMAGES = _Problem(0, 0, None, None)  # type: ignore[arg-type]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(solver: Any, stop: Any, tail: Model, problems: _Problem, weights: Any) -> optim.Lane:
-    def one(problem: _Problem) -> optim.Lane:
-        mask = uniform_mask(problem.features.shape[1:-1], problem.features.dtype)
-        return optim.start(_objective(tail, problem, weights), mask, solver, stop)
-
-    return jax.vmap(jax.vmap(one, (_OVER_OUTPUTS,)), (_OVER_IMAGES,))(problems)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
-def _advance(
-    solver: Any, stop: Any, tail: Model, problems: _Problem, weights: Any, lanes: optim.Lane, until: jax.Array
-) -> optim.Lane:
-    def one(problem: _Problem, lane: optim.Lane) -> optim.Lane:
-        return optim.advance(_objective(tail, problem, weights), lane, solver, stop, until)
-
-    return jax.vmap(jax.vmap(one, (_OVER_OUTPUTS, 0)), (_OVER_IMAGES, 0))(problems, lanes)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -239,9 +338,6 @@ def _saliency(masks: jax.Array, geometry: Geometry, shape: tuple[int, ...], perc
     # one map at a time: at full size a single one is tens of megabytes
     maps = jax.lax.map(lambda mask: keep_top(upsample(mask, geometry, shape), percentile, len(shape)), flat)
     return maps.reshape(*masks.shape[:2], *shape)
-
-
-_geometry = geometry
 
 
 def _sigmas(sigma: Any, count: int) -> np.ndarray:
