@@ -41,7 +41,7 @@ def conjugate_gradient(first_length: float = 0.1, curvature: float = 0.1) -> opt
         ...     lambda p: (jnp.sum(jnp.array([1.0, 50.0]) * (p - 3.0) ** 2), ()),
         ...     jnp.zeros(2),
         ...     solver=conjugate_gradient(),
-        ...     stop=optim.max_steps(30),
+        ...     stop=optim.max_steps(60),
         ... )
         >>> [f"{p:.2f}" for p in lane.params]
         ['3.00', '3.00']

@@ -75,7 +75,7 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
     best = Incumbent(lane.params, value, grad, jnp.int32(Status.RUNNING)) if held is None else held
     free = free_gradient(best.params, best.grad, solver)
     stop_state, status = stop.update(lane.stop, Progress(lane.steps, best.value, free, best.params))
-    status = jnp.where(best.status == Status.RUNNING, status, best.status)
+    status = jnp.where(status == Status.RUNNING, best.status, status)
     finite = jnp.isfinite(best.value) & _all(jax.tree.map(jnp.isfinite, best.grad))
     status = jnp.where(finite, status, jnp.int32(Status.NOT_FINITE))
     status = jnp.where(lane.ending == Status.RUNNING, status, lane.ending)

@@ -87,9 +87,11 @@ def test_a_lane_that_is_not_finite_ends_as_such_and_leaves_its_neighbours_alone(
 
 @every_solver
 def test_solvers_built_alike_compile_once(build):
+    traces = []
+
     @functools.partial(jax.jit, static_argnames="solver")
-    @chex.assert_max_traces(n=1)
     def once(params, solver):
+        traces.append(1)
         return solver.init(params)
 
     for wrap in (lambda s: s, optim.nonnegative, optim.on_sphere, lambda s: optim.on_sphere(optim.nonnegative(s))):
@@ -97,6 +99,7 @@ def test_solvers_built_alike_compile_once(build):
         assert hash(wrap(build())) == hash(wrap(build()))
     once(jnp.ones(3), build())
     once(jnp.ones(3), build())
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(
