@@ -56,7 +56,7 @@ def nonnegative_minimum(matrix):
 
 @every_solver
 def test_both_constraints_hold_after_every_step_in_either_order(build):
-    matrix = SYMMETRIC - 0.4  # one minimum, with zeros
+    matrix = SYMMETRIC + 0.4  # one minimum, with zeros
     least, at = nonnegative_minimum(matrix)
     assert 0 < (at == 0).sum() < 5
     assert optim.on_sphere(optim.nonnegative(build())) == optim.nonnegative(optim.on_sphere(build()))
@@ -90,7 +90,7 @@ def test_the_free_gradient_is_the_projection_onto_the_tangent_cone():
     basis[[0, 2], 0] = [0.8, -0.6]
     basis[[1, 3, 4], [1, 2, 3]] = 1
     v = basis @ lsq_linear(basis, -grad, bounds=([-np.inf, 0, 0, 0], np.inf)).x
-    np.testing.assert_allclose(found, -v, atol=1e-5)
+    np.testing.assert_allclose(found, -v, atol=1e-4)
 
 
 def test_parameters_at_zero_with_outward_gradient_stay_and_others_leave():
