@@ -10,6 +10,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.checks import between
 from jaxsal.optim.incumbent import Anchored, Incumbent, no_incumbent
+from jaxsal.optim.trees import dot
 
 
 class ArmijoOnceState(NamedTuple):
@@ -60,7 +61,7 @@ def _init(step_size: Any, params: Any) -> ArmijoOnceState:
     return ArmijoOnceState(jnp.asarray(step_size, dtype), jnp.asarray(jnp.inf, dtype))
 
 
-def _update(decrease: Any, updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any):
+def _update(decrease: Any, updates: Any, state: Any, params: Any = None, *, value: jax.Array, **_: Any):
     smaller = jnp.asarray(decrease, state.step_size.dtype) * state.step_size
     step = jnp.where(value < state.value, state.step_size, smaller)
     return jax.tree.map(lambda g: -step * g, updates), ArmijoOnceState(step, value)
@@ -113,13 +114,13 @@ def _init_sufficient(step_size: Any, params: Any) -> ArmijoSufficientState:
 
 
 def _update_sufficient(
-    decrease: Any, sufficient: Any, updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any
+    decrease: Any, sufficient: Any, updates: Any, state: Any, params: Any = None, *, value: jax.Array, **_: Any
 ):
     if params is None:
         raise ValueError("armijo_once_sufficient compares parameters: call update(grads, state, params, value=...).")
     earlier, before, slope = state.previous.held
     dtype = state.step_size.dtype
-    gain = optax.tree.vdot(slope, optax.tree.sub(params, earlier))
+    gain = dot(slope, optax.tree.sub(params, earlier))
     fell = value <= before + jnp.asarray(sufficient, dtype) * gain
     step = jnp.where(fell, state.step_size, jnp.asarray(decrease, dtype) * state.step_size)
     return jax.tree.map(lambda g: -step * g, updates), ArmijoSufficientState(step, Anchored((params, value, updates)))
@@ -169,7 +170,7 @@ def _init_rejecting(step_size: Any, params: Any) -> ArmijoRejectingState:
     return ArmijoRejectingState(no_incumbent(params), Anchored(jnp.asarray(step_size, dtype)))
 
 
-def _update_rejecting(decrease: Any, updates: Any, state: Any, params: Any = None, *, value: chex.Array, **_: Any):
+def _update_rejecting(decrease: Any, updates: Any, state: Any, params: Any = None, *, value: jax.Array, **_: Any):
     if params is None:
         raise ValueError("armijo_once_rejecting takes steps back: call update(grads, state, params, value=...).")
     best, step = state.incumbent, state.step_size.held

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -67,7 +66,7 @@ def _init(solver: Any, params: Any) -> BestSoFarState:
     return BestSoFarState(no_incumbent(params), solver.init(params))
 
 
-def _update(solver: Any, updates: Any, state: BestSoFarState, params: Any = None, *, value: chex.Array, **extra: Any):
+def _update(solver: Any, updates: Any, state: BestSoFarState, params: Any = None, *, value: jax.Array, **extra: Any):
     if params is None:
         raise ValueError("best_so_far(...) remembers the parameters: call update(grads, state, params, value=...).")
     best = state.incumbent

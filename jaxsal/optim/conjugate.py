@@ -13,6 +13,7 @@ from jaxsal.optim.checks import between
 from jaxsal.optim.linesearch import Descent, Move, line_search
 from jaxsal.optim.searches import zoom_search
 from jaxsal.optim.steepest import step_of_length
+from jaxsal.optim.trees import dot, norm
 
 
 def conjugate_gradient(first_length: float = 0.1, curvature: float = 0.1) -> optax.GradientTransformationExtraArgs:
@@ -87,23 +88,23 @@ def _turn(rule: Callable[..., jax.Array], state: tuple[()], move: Move):
     earlier, along = move.tangent(move.previous_grad), move.tangent(move.direction)
     beta = rule(move.grad, earlier, along)
     direction = jax.tree.map(lambda g, d: beta * d - g, move.grad, along)
-    slope = optax.tree.vdot(move.grad, direction)
+    slope = dot(move.grad, direction)
     # as long as the objective falls as much as by the last step
     return state, direction, move.step * move.slope / jnp.where(slope == 0, 1, slope)
 
 
 def _polak_ribiere(grad: chex.ArrayTree, earlier: chex.ArrayTree, direction: chex.ArrayTree) -> jax.Array:
     return jnp.maximum(
-        _ratio(optax.tree.vdot(grad, optax.tree.sub(grad, earlier)), optax.tree.vdot(earlier, earlier)), 0
+        _ratio(dot(grad, optax.tree.sub(grad, earlier)), dot(earlier, earlier)), 0
     )
 
 
 def _hager_zhang(grad: chex.ArrayTree, earlier: chex.ArrayTree, direction: chex.ArrayTree) -> jax.Array:
     change = optax.tree.sub(grad, earlier)
-    along = optax.tree.vdot(direction, change)
-    twice = _ratio(2 * optax.tree.vdot(change, change), along)
-    beta = _ratio(optax.tree.vdot(change, grad) - twice * optax.tree.vdot(direction, grad), along)
-    least = -_ratio(jnp.ones_like(beta), optax.tree.norm(direction) * jnp.minimum(optax.tree.norm(earlier), 0.01))
+    along = dot(direction, change)
+    twice = _ratio(2 * dot(change, change), along)
+    beta = _ratio(dot(change, grad) - twice * dot(direction, grad), along)
+    least = -_ratio(jnp.ones_like(beta), norm(direction) * jnp.minimum(norm(earlier), 0.01))
     return jnp.maximum(beta, least)
 
 

@@ -23,9 +23,9 @@ class Incumbent(NamedTuple):
     """
 
     params: chex.ArrayTree
-    value: chex.Array
+    value: jax.Array
     grad: chex.ArrayTree
-    status: chex.Array
+    status: jax.Array
 
 
 class Anchored(NamedTuple):

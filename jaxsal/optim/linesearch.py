@@ -17,6 +17,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.incumbent import Anchored, Incumbent, no_incumbent
 from jaxsal.optim.status import Status
+from jaxsal.optim.trees import dot
 
 # of the sum that the objective is, in units of the spacing of numbers
 _ROUNDING = 10
@@ -39,8 +40,8 @@ class Move(NamedTuple):
     previous_grad: chex.ArrayTree
     displacement: chex.ArrayTree
     direction: chex.ArrayTree
-    step: chex.Array
-    slope: chex.Array
+    step: jax.Array
+    slope: jax.Array
     tangent: Callable[[chex.ArrayTree], chex.ArrayTree]
 
 
@@ -54,8 +55,8 @@ class Descent(NamedTuple):
     """
 
     init: Callable[[chex.ArrayTree], Any]
-    first_step: Callable[[chex.ArrayTree], chex.Array]
-    update: Callable[[Any, Move], tuple[Any, chex.ArrayTree, chex.Array]]
+    first_step: Callable[[chex.ArrayTree], jax.Array]
+    update: Callable[[Any, Move], tuple[Any, chex.ArrayTree, jax.Array]]
 
 
 class Trial(NamedTuple):
@@ -69,11 +70,11 @@ class Trial(NamedTuple):
         noise: differences of values up to this one may be rounding.
     """
 
-    step: chex.Array
-    value: chex.Array
-    slope: chex.Array
-    sufficient: chex.Array
-    noise: chex.Array
+    step: jax.Array
+    value: jax.Array
+    slope: jax.Array
+    sufficient: jax.Array
+    noise: jax.Array
 
 
 class Search(NamedTuple):
@@ -84,21 +85,21 @@ class Search(NamedTuple):
         update: ``(state, trial) -> (state, accept, next step)``; a step that is not ``sufficient`` is never accepted.
     """
 
-    init: Callable[[chex.Array, chex.Array], Any]
-    update: Callable[[Any, Trial], tuple[Any, chex.Array, chex.Array]]
+    init: Callable[[jax.Array, jax.Array], Any]
+    update: Callable[[Any, Trial], tuple[Any, jax.Array, jax.Array]]
 
 
 class _Line(NamedTuple):
     descent: Any
     search: Any
     direction: chex.ArrayTree
-    slope: chex.Array
-    step: chex.Array
-    recent: chex.Array  # values of the last accepted points, the newest last
-    lowest: chex.Array  # of all accepted points, so that rounding cannot add up
-    trials: chex.Array  # rejected in this search
-    steepest: chex.Array  # the direction is -grad, there is nothing to fall back to
-    begun: chex.Array
+    slope: jax.Array
+    step: jax.Array
+    recent: jax.Array  # values of the last accepted points, the newest last
+    lowest: jax.Array  # of all accepted points, so that rounding cannot add up
+    trials: jax.Array  # rejected in this search
+    steepest: jax.Array  # the direction is -grad, there is nothing to fall back to
+    begun: jax.Array
 
 
 class LineSearchState(NamedTuple):
@@ -176,7 +177,7 @@ def _update(
     state: LineSearchState,
     params: Any = None,
     *,
-    value: chex.Array,
+    value: jax.Array,
     tangent: Callable[[Any], Any] = lambda vector: vector,
     **_: Any,
 ):
@@ -187,13 +188,13 @@ def _update(
     displacement = optax.tree.sub(params, best.params)
     still = ~_any(jax.tree.map(lambda d: d != 0, displacement))
     finite = ~_any(jax.tree.map(lambda g: ~jnp.isfinite(g), grad))
-    gain = jnp.minimum(optax.tree.vdot(best.grad, displacement), 0)
+    gain = jnp.minimum(dot(best.grad, displacement), 0)
     target = jnp.max(line.recent) + jnp.asarray(sufficient, gain.dtype) * gain
     # where the objective changes by no more than its rounding, slopes still tell whether it falls
     noise = _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(line.lowest)
-    falls = optax.tree.vdot(grad, displacement) <= jnp.asarray(2 * sufficient - 1, gain.dtype) * gain
+    falls = dot(grad, displacement) <= jnp.asarray(2 * sufficient - 1, gain.dtype) * gain
     enough = ((value <= target) | ((value <= line.lowest + noise) & falls)) & finite & ~still
-    trial = Trial(line.step, value, optax.tree.vdot(grad, line.direction), enough, noise)
+    trial = Trial(line.step, value, dot(grad, line.direction), enough, noise)
     searching, accept, shorter = search.update(line.search, trial)
     accept = ~line.begun | (accept & enough)
     failed = ~accept & (still | (line.trials + 1 >= most_trials))
@@ -202,14 +203,14 @@ def _update(
     move = Move(grad, best.grad, displacement, line.direction, line.step, line.slope, tangent)
     following, direction, step = descent.update(line.descent, move)
     direction = tangent(direction)
-    slope = optax.tree.vdot(grad, direction)
+    slope = dot(grad, direction)
     turn = accept & line.begun & (slope < 0) & jnp.isfinite(step)
 
     here = Incumbent(params, value, grad, best.status)
     best = _where(accept, here, best)
     steep = (accept & ~turn) | failed
     steepest = jax.tree.map(jnp.negative, best.grad)
-    slope = jnp.where(turn, slope, -optax.tree.vdot(best.grad, best.grad))
+    slope = jnp.where(turn, slope, -dot(best.grad, best.grad))
     begin = turn | steep
     line = _Line(
         descent=_where(turn, following, _where(steep, descent.init(params), line.descent)),

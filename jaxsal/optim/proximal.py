@@ -11,6 +11,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.checks import between, count
 from jaxsal.optim.incumbent import Anchored, Incumbent, no_incumbent
+from jaxsal.optim.trees import dot, norm
 from jaxsal.optim.tv import Variation, anisotropic, denoise, isotropic, variation
 
 
@@ -25,9 +26,9 @@ class _Ahead(NamedTuple):
     params: chex.ArrayTree  # where the gradient was taken last
     grad: chex.ArrayTree
     dual: chex.ArrayTree
-    t: chex.Array
-    step_size: chex.Array
-    begun: chex.Array
+    t: jax.Array
+    step_size: jax.Array
+    begun: jax.Array
 
 
 class ProximalState(NamedTuple):
@@ -152,14 +153,14 @@ def _update(
     state: ProximalState,
     params: Any = None,
     *,
-    value: chex.Array,
+    value: jax.Array,
     **_: Any,
 ):
     if params is None:
         raise ValueError("A proximal step moves the parameters: call update(grads, state, params, value=...).")
     grad, best, ahead = updates, state.incumbent, state.ahead.held
-    change = optax.tree.norm(optax.tree.sub(grad, ahead.grad))
-    way = optax.tree.norm(optax.tree.sub(params, ahead.params))
+    change = norm(optax.tree.sub(grad, ahead.grad))
+    way = norm(optax.tree.sub(params, ahead.params))
     curved = ahead.begun & (change > 0)
     step = jnp.where(curved, jnp.minimum(ahead.step_size, way / jnp.where(curved, change, 1)), ahead.step_size)
 
@@ -175,7 +176,7 @@ def _update(
     rough = sum((variation(p, mean.weights(p, weight), kind) for p in leaves), jnp.zeros_like(weight))
 
     forwards = optax.tree.sub(point, best.params)
-    uphill = optax.tree.vdot(optax.tree.sub(params, point), forwards) > 0
+    uphill = dot(optax.tree.sub(params, point), forwards) > 0
     t = jnp.where(uphill | ~ahead.begun, 1, ahead.t)
     later = (1 + jnp.sqrt(1 + 4 * t * t)) / 2
     following = project(jax.tree.map(lambda x, f: x + (t - 1) / later * f, point, forwards))

@@ -25,10 +25,10 @@ class Pairs(NamedTuple):
         scale: ``<s, y> / <y, y>`` of the newest, the length of the inverse Hessian before any pair.
     """
 
-    s: chex.Array
-    y: chex.Array
-    inverse: chex.Array
-    scale: chex.Array
+    s: jax.Array
+    y: jax.Array
+    inverse: jax.Array
+    scale: jax.Array
 
 
 def lbfgs(memory: int = 10, first_length: float = 0.1, curvature: float = 0.9) -> optax.GradientTransformationExtraArgs:

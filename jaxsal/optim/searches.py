@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +31,7 @@ def zoom_search(curvature: float = 0.9, most_trials: int = 10) -> Search:
     return Search(_whole_line, Applied(_zoom, (curvature, most_trials)))
 
 
-def _nothing(value: chex.Array, slope: chex.Array) -> tuple[()]:
+def _nothing(value: jax.Array, slope: jax.Array) -> tuple[()]:
     return ()
 
 
@@ -41,20 +40,20 @@ def _shorten(decrease: float, state: tuple[()], trial: Trial):
 
 
 class _End(NamedTuple):
-    step: chex.Array
-    value: chex.Array
-    slope: chex.Array
+    step: jax.Array
+    value: jax.Array
+    slope: jax.Array
 
 
 class _Bracket(NamedTuple):
     low: _End  # the best step so far
     high: _End  # the other end of an interval that holds a good step; infinite while there is none
-    initial: chex.Array  # slope at step 0
-    trials: chex.Array
-    settle: chex.Array  # the next trial is the best step of the bracket, to be taken as it is
+    initial: jax.Array  # slope at step 0
+    trials: jax.Array
+    settle: jax.Array  # the next trial is the best step of the bracket, to be taken as it is
 
 
-def _whole_line(value: chex.Array, slope: chex.Array) -> _Bracket:
+def _whole_line(value: jax.Array, slope: jax.Array) -> _Bracket:
     infinite = jnp.full_like(value, jnp.inf)
     low = _End(jnp.zeros_like(value), value, slope)
     return _Bracket(low, _End(infinite, infinite, infinite), slope, jnp.int32(0), jnp.array(False))

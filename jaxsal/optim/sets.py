@@ -10,6 +10,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.constraint import Constraint
 from jaxsal.optim.incumbent import Anchored, Incumbent
+from jaxsal.optim.trees import dot, norm
 
 # arrays of the parameters' shape that are no directions: squares, step sizes and points
 _NO_DIRECTIONS = frozenset(
@@ -62,7 +63,7 @@ def _normalise(params: chex.ArrayTree) -> chex.ArrayTree:
     largest = jnp.max(jnp.array([jnp.max(jnp.abs(p)) for p in jax.tree.leaves(params)]))
     empty = largest == 0
     scaled = jax.tree.map(lambda p: jnp.where(empty, 1, p / jnp.where(empty, 1, largest)), params)
-    length = optax.tree.norm(scaled)
+    length = norm(scaled)
     unit = jax.tree.map(lambda p: p / length, scaled)
     # sums of many squares in float32 are off in the seventh digit; the mean's departure is summed more exactly
     excess = sum((jnp.sum(u * u - 1 / size) for u in jax.tree.leaves(unit)), jnp.zeros((), length.dtype))
@@ -71,7 +72,7 @@ def _normalise(params: chex.ArrayTree) -> chex.ArrayTree:
 
 def _tangent(params: Any, grad: Any, vector: Any) -> Any:
     point = _normalise(params)
-    along = optax.tree.vdot(vector, point)
+    along = dot(vector, point)
     return jax.tree.map(lambda v, p: v - along * p, vector, point)
 
 

@@ -13,6 +13,7 @@ from jaxsal.optim.checks import between, count
 from jaxsal.optim.linesearch import Descent, Move, line_search
 from jaxsal.optim.searches import armijo_search
 from jaxsal.optim.steepest import step_of_length
+from jaxsal.optim.trees import dot
 
 
 def barzilai_borwein(
@@ -97,15 +98,15 @@ def _nothing(params: chex.ArrayTree) -> tuple[()]:
 
 def _downhill(rule: Callable[..., jax.Array], smallest: Any, largest: Any, state: tuple[()], move: Move):
     change = optax.tree.sub(move.grad, move.previous_grad)
-    curvature = optax.tree.vdot(move.displacement, change)
+    curvature = dot(move.displacement, change)
     step = rule(move.displacement, change, jnp.where(curvature > 0, curvature, 1))
     step = jnp.clip(step, jnp.asarray(smallest, step.dtype), jnp.asarray(largest, step.dtype))
     return state, jax.tree.map(jnp.negative, move.grad), jnp.where(curvature > 0, step, move.step)
 
 
 def _long(s: chex.ArrayTree, y: chex.ArrayTree, curvature: jax.Array) -> jax.Array:
-    return optax.tree.vdot(s, s) / curvature
+    return dot(s, s) / curvature
 
 
 def _short(s: chex.ArrayTree, y: chex.ArrayTree, curvature: jax.Array) -> jax.Array:
-    return curvature / optax.tree.vdot(y, y)
+    return curvature / dot(y, y)

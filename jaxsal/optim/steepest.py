@@ -11,6 +11,7 @@ from jaxsal.optim.applied import Applied
 from jaxsal.optim.checks import between
 from jaxsal.optim.linesearch import Descent, Move, line_search
 from jaxsal.optim.searches import armijo_search
+from jaxsal.optim.trees import norm
 
 
 def backtracking(
@@ -73,5 +74,5 @@ def _downhill(increase: Any, state: tuple[()], move: Move):
 
 def step_of_length(length: Any, grad: chex.ArrayTree) -> jax.Array:
     """The step along ``-grad`` that moves the parameters by a length; the length itself where there is no gradient."""
-    norm = optax.tree.norm(grad)
-    return jnp.asarray(length, norm.dtype) / jnp.where(norm == 0, 1, norm)
+    size = norm(grad)
+    return jnp.asarray(length, size.dtype) / jnp.where(size == 0, 1, size)

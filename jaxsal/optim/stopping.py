@@ -7,11 +7,11 @@ import chex
 import jax
 import jax.core
 import jax.numpy as jnp
-import optax
 
 from jaxsal.optim.applied import Applied, concrete
 from jaxsal.optim.checks import count
 from jaxsal.optim.status import Status
+from jaxsal.optim.trees import norm
 
 
 class Progress(NamedTuple):
@@ -141,8 +141,8 @@ def gradient_norm(tolerance: float = 1e-6) -> StoppingRule:
 
 
 def _small_gradient(tolerance: Any, state: tuple[()], progress: Progress) -> tuple[tuple[()], chex.Array]:
-    norm = optax.tree.norm(progress.grad)
-    return state, _status_if(norm <= jnp.asarray(tolerance, norm.dtype), Status.CONVERGED)
+    size = norm(progress.grad)
+    return state, _status_if(size <= jnp.asarray(tolerance, size.dtype), Status.CONVERGED)
 
 
 def target_value(target: float) -> StoppingRule:
