@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsal.optim.applied import Applied
+from jaxsal.optim.constraint import feasible, free_gradient
+from jaxsal.optim.incumbent import Incumbent, incumbent
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import Progress, StoppingRule
 
@@ -24,8 +27,9 @@ class Lane(NamedTuple):
         value: of the objective at ``params`` once the lane has ended, else one step behind.
         aux: what the objective returned beside its value.
         steps: updates made, int32.
-        evaluations: of the objective and its gradient, int32.
+        evaluations: of the objective, with or without its gradient, those of line searches included, int32.
         status: see :class:`Status`, int32.
+        ending: the status that it will have once it is back at its best point, int32.
     """
 
     params: chex.ArrayTree
@@ -36,6 +40,7 @@ class Lane(NamedTuple):
     steps: chex.Array
     evaluations: chex.Array
     status: chex.Array
+    ending: chex.Array
 
 
 def start(
@@ -45,31 +50,50 @@ def start(
 
     Args:
         objective: ``params -> (value, aux)``, a scalar and any pytree.
-        params: where to start.
+        params: where to start; projected if the solver is constrained.
         solver: an optax transform.
         stop: a stopping rule.
     """
+    params = feasible(params, solver)
     value, aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, params))
-    zero = jnp.int32(0)
-    return Lane(params, solver.init(params), stop.init(params), value, aux, zero, zero, jnp.int32(Status.RUNNING))
+    zero, running = jnp.int32(0), jnp.int32(Status.RUNNING)
+    return Lane(params, solver.init(params), stop.init(params), value, aux, zero, zero, running, running)
 
 
 def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation, stop: StoppingRule) -> Lane:
     """Evaluate the objective once, and move unless the lane ends here.
 
-    A lane whose value or gradient is not finite ends with ``Status.NOT_FINITE``, where it is.
+    A solver may hold its best point elsewhere than where it is, see :class:`jaxsal.optim.Incumbent`: the stopping
+    rule looks at that point, and a lane that is to end goes there first. A lane whose value or gradient is not finite
+    ends with ``Status.NOT_FINITE``, where it is, or at the best point before.
     """
     (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(lane.params)
-    stop_state, status = stop.update(lane.stop, Progress(lane.steps, value, grad, lane.params))
-    finite = jnp.isfinite(value) & jnp.array([jnp.isfinite(g).all() for g in jax.tree.leaves(grad)]).all()
-    status = jnp.where(finite, status, jnp.int32(Status.NOT_FINITE))
-    go_on = status == Status.RUNNING
     updates, solver_state = optax.with_extra_args_support(solver).update(
-        grad, lane.solver, lane.params, value=value, grad=grad, value_fn=lambda params: objective(params)[0]
+        grad, lane.solver, lane.params, value=value, grad=grad, value_fn=Applied(_value, (objective,))
     )
-    params = jax.tree.map(lambda p, u: jnp.where(go_on, p + u, p), lane.params, updates)
-    steps = lane.steps + jnp.int32(go_on)
-    return Lane(params, solver_state, stop_state, value, aux, steps, lane.evaluations + 1, status)
+    held = incumbent(solver_state)
+    best = Incumbent(lane.params, value, grad, jnp.int32(Status.RUNNING)) if held is None else held
+    free = free_gradient(best.params, best.grad, solver)
+    stop_state, status = stop.update(lane.stop, Progress(lane.steps, best.value, free, best.params))
+    status = jnp.where(status == Status.RUNNING, best.status, status)
+    finite = jnp.isfinite(best.value) & _all(jax.tree.map(jnp.isfinite, best.grad))
+    status = jnp.where(finite, status, jnp.int32(Status.NOT_FINITE))
+    status = jnp.where(lane.ending == Status.RUNNING, status, lane.ending)
+    go_on = status == Status.RUNNING
+    params = jax.tree.map(lambda p, u, b: jnp.where(go_on, p + u, b), lane.params, updates, best.params)
+    there = jnp.array(True) if held is None else _all(jax.tree.map(jnp.equal, lane.params, best.params))
+    there |= lane.ending != Status.RUNNING
+    return Lane(
+        params=params,
+        solver=solver_state,
+        stop=stop_state,
+        value=value,
+        aux=aux,
+        steps=lane.steps + jnp.int32(go_on),
+        evaluations=lane.evaluations + 1 + _searched(solver_state),
+        status=jnp.where(there, status, jnp.int32(Status.RUNNING)),
+        ending=status,
+    )
 
 
 def advance(
@@ -97,11 +121,13 @@ def minimise(
     Args:
         objective: ``params -> (value, aux)``, a scalar and any pytree.
         params: where to start, a pytree of floating-point arrays.
-        solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments.
+        solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments. Calls of
+            ``value_fn`` are counted if its state says how many there were in a field ``num_linesearch_steps``, as
+            the states of optax's line searches do.
         stop: a stopping rule that ends at some time, e.g. ``any_of(stagnation(), max_steps(2000))``.
 
     Returns:
-        The ended lane: parameters, value and status.
+        The ended lane: parameters, value and status. ``params`` are the solver's incumbent if it has one.
 
     Example:
         >>> from jaxsal import optim
@@ -112,3 +138,21 @@ def minimise(
     """
     forever = jnp.int32(jnp.iinfo(jnp.int32).max)
     return advance(objective, start(objective, params, solver, stop), solver, stop, forever)
+
+
+def _value(objective: Objective, params: chex.ArrayTree) -> chex.Array:
+    return objective(params)[0]
+
+
+def _all(flags: chex.ArrayTree) -> jax.Array:
+    return jnp.array([flag.all() for flag in jax.tree.leaves(flags)]).all()
+
+
+def _searched(state: Any) -> jax.Array:
+    """Evaluations by searches within this update, which optax's line searches report in their states."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: hasattr(node, _SEARCHED))
+    counts = [jnp.int32(getattr(node, _SEARCHED)) for node in nodes if hasattr(node, _SEARCHED)]
+    return sum(counts, jnp.int32(0))
+
+
+_SEARCHED = "num_linesearch_steps"

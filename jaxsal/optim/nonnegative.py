@@ -1,12 +1,13 @@
-"""Keep parameters at or above zero, whatever the solver."""
+"""Keep parameters at or above zero, or between bounds, whatever the solver."""
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
+import jax.core
 import optax
 
-from jaxsal.optim.applied import Applied
+from jaxsal.optim.applied import concrete
+from jaxsal.optim.constraint import constrained, split_constraint
+from jaxsal.optim.proximal import is_proximal, proximal_within
+from jaxsal.optim.sets import box, orthant, sphere
+from jaxsal.optim.sphere import on_sphere
 
 
 def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -15,24 +16,64 @@ def nonnegative(solver: optax.GradientTransformation) -> optax.GradientTransform
     Unconstrained masks can reproduce a prediction with flipped signs, which explains nothing; a
     non-negative mask can keep, attenuate or amplify features, not turn them round.
 
+    Parameters at zero whose gradient points outwards are held there: the solver sees no gradient for them, so that
+    it builds up neither momentum nor curvature against the bound. Around :func:`jaxsal.optim.on_sphere` it does the
+    same as within it: both hold after every step.
+
     Args:
         solver: any optax transform.
 
     Returns:
         A transform with the same state and the same extra arguments.
 
+    Reference:
+        Bertsekas 1976, On the Goldstein-Levitin-Polyak gradient projection method,
+        https://doi.org/10.1109/TAC.1976.1101194
+
     Example:
+        >>> import jax.numpy as jnp
         >>> solver = nonnegative(optax.sgd(1.0))
         >>> params = jnp.array([1.0, 1.0])
         >>> updates, _ = solver.update(jnp.array([0.5, 3.0]), solver.init(params), params)
         >>> (params + updates).tolist()
         [0.5, 0.0]
     """
-    return optax.GradientTransformationExtraArgs(solver.init, Applied(_update, (solver,)))
+    constraint, within = split_constraint(solver)
+    if constraint == sphere():  # clipping after normalising would leave the sphere
+        return on_sphere(nonnegative(within))
+    if is_proximal(solver):
+        return proximal_within(solver, orthant().project)
+    return constrained(solver, orthant())
 
 
-def _update(solver: Any, updates: Any, state: Any, params: Any = None, **extra: Any):
-    if params is None:
-        raise ValueError("nonnegative(...) projects the parameters: call update(grads, state, params).")
-    updates, state = optax.with_extra_args_support(solver).update(updates, state, params, **extra)
-    return jax.tree.map(lambda u, p: jnp.maximum(u, -p), updates, params), state
+def in_box(
+    solver: optax.GradientTransformation, low: float = 0.0, high: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    """Project every step of a solver onto ``low <= params <= high``, as :func:`nonnegative` does onto one bound.
+
+    Args:
+        solver: any optax transform.
+        low: least value; may be traced, as ``high``, and is then not checked.
+        high: most value, above ``low``.
+
+    Returns:
+        A transform with the same state and the same extra arguments.
+
+    Raises:
+        ValueError: if the bounds leave nothing between them, or the solver keeps to the sphere.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> solver = in_box(optax.sgd(1.0))
+        >>> updates, _ = solver.update(jnp.array([3.0, -3.0]), solver.init(jnp.ones(2)), jnp.full(2, 0.5))
+        >>> (0.5 + updates).tolist()
+        [0.0, 1.0]
+    """
+    low, high = concrete(low), concrete(high)
+    if not any(isinstance(bound, jax.core.Tracer) for bound in (low, high)) and not low < high:
+        raise ValueError(f"in_box got low={low} and high={high}, low must be below high.")
+    if split_constraint(solver)[0] == sphere():
+        raise ValueError("in_box got a solver on the sphere, and no projection onto both is known: use nonnegative.")
+    if is_proximal(solver):
+        return proximal_within(solver, box(low, high).project)
+    return constrained(solver, box(low, high))

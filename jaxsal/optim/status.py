@@ -12,6 +12,8 @@ class Status(enum.IntEnum):
     NOT_FINITE = 3
     UNEXPLAINED = 4
     UNINFORMATIVE = 5
+    CONVERGED = 6
+    TARGET_REACHED = 7
 
     @property
     def message(self) -> str:
@@ -28,4 +30,6 @@ _MESSAGES = {
         "the mask recovers less than half of the prediction, or more than one and a half of it: it does not explain it"
     ),
     Status.UNINFORMATIVE: "the prediction hardly differs from that without features: there is nothing to explain",
+    Status.CONVERGED: "the gradient vanishes: a good end",
+    Status.TARGET_REACHED: "the objective reached the value that was asked for",
 }
