@@ -2,10 +2,10 @@
 
 from jaxsal.masks import fills as fills
 from jaxsal.masks import penalties as penalties
-from jaxsal.masks.extremal import ExtremalParts as ExtremalParts
 from jaxsal.masks.extremal import extremal_perturbation as extremal_perturbation
 from jaxsal.masks.group import group_mask as group_mask
 from jaxsal.masks.perturbation import meaningful_perturbation as meaningful_perturbation
+from jaxsal.masks.perturbed import ExtremalParts as ExtremalParts
 from jaxsal.masks.perturbed import Parts as Parts
 from jaxsal.masks.perturbed import PerturbationResult as PerturbationResult
 from jaxsal.masks.presets import Recipe as Recipe

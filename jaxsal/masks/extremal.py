@@ -15,7 +15,7 @@ from jaxsal.masks import fills, scores
 from jaxsal.masks.batches import Problem, in_batches
 from jaxsal.masks.damped import damped_momentum
 from jaxsal.masks.fills import Fill, named_fill
-from jaxsal.masks.perturbed import Measured, PerturbationResult, judged
+from jaxsal.masks.perturbed import ExtremalParts, Measured, PerturbationResult, judged
 from jaxsal.masks.scores import Score, check_choice
 from jaxsal.masks.smooth_max import parameter_grid, smooth_max
 from jaxsal.masks.stepping import Variables, within
@@ -23,18 +23,6 @@ from jaxsal.masks.targets import Target, checked_key, find_targets, per_target, 
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.optim.applied import Applied
 from jaxsal.progress import Meter, reporting
-
-
-class ExtremalParts(NamedTuple):
-    """The parts of an extremal perturbation's objective, before their weights.
-
-    Attributes:
-        score: what the mask is to raise.
-        area: ``mean (sorted mask - step at the area)^2``, 0 for a mask of 0 and 1 of just that area.
-    """
-
-    score: jax.Array
-    area: jax.Array
 
 
 class _Plan(NamedTuple):

@@ -25,6 +25,18 @@ class Parts(NamedTuple):
     smoothness: jax.Array
 
 
+class ExtremalParts(NamedTuple):
+    """The parts of an extremal perturbation's objective, before their weights.
+
+    Attributes:
+        score: what the mask is to raise.
+        area: ``mean (sorted mask - step at the area)^2``, 0 for a mask of 0 and 1 of just that area.
+    """
+
+    score: jax.Array
+    area: jax.Array
+
+
 class Measured(NamedTuple):
     """Values that are explained: a probability or an output, of one lane or of all.
 
@@ -70,7 +82,7 @@ class PerturbationResult:
     mask: jax.Array
     saliency: jax.Array
     value: jax.Array
-    terms: Parts
+    terms: Parts | ExtremalParts
     steps: jax.Array
     evaluations: jax.Array
     status: np.ndarray

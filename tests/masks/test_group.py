@@ -15,7 +15,7 @@ from jaxsal.masks.stepping import Variables
 from jaxsal.optim.applied import Applied
 
 BOX = (slice(3, 6), slice(4, 8))
-OPTIONS = dict(lam1=0.005, lam2=0.002, beta1=1, beta2=1, max_steps=60)
+OPTIONS = dict(lam1=0.002, lam2=0.0005, beta1=1, beta2=1, max_steps=60)
 
 
 def network(x):
@@ -112,7 +112,7 @@ def test_only_correctly_classified_subjects_count(xs, result):
 
 
 def test_lambdas_are_lanes_and_do_not_influence_each_other(xs, result):
-    options = OPTIONS | dict(lam1=[0.05, OPTIONS["lam1"]], lam2=[OPTIONS["lam2"], 0.01, 0.0])
+    options = OPTIONS | dict(lam1=[0.02, OPTIONS["lam1"]], lam2=[OPTIONS["lam2"], 0.001, 0.0])
     grid = group_mask(network, xs, 1, **options)
     assert grid.lanes == ("lam1", "lam2")
     assert grid.mask.shape == (2, 3, 10, 12)
