@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from jaxsal.grids import GridSearch as GridSearch
     from jaxsal.grids import grid_search as grid_search
     from jaxsal.masks import MaskResult as MaskResult
+    from jaxsal.masks import PerturbationResult as PerturbationResult
+    from jaxsal.masks import extremal_perturbation as extremal_perturbation
+    from jaxsal.masks import group_mask as group_mask
+    from jaxsal.masks import meaningful_perturbation as meaningful_perturbation
     from jaxsal.masks import smocam as smocam
     from jaxsal.models import load_model as load_model
     from jaxsal.splitting import Split as Split
@@ -44,14 +48,18 @@ _WHERE = {
     "Geometry": "jaxsal.engine.geometry",
     "GridSearch": "jaxsal.grids",
     "MaskResult": "jaxsal.masks",
+    "PerturbationResult": "jaxsal.masks",
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
     "explain": "jaxsal.explanation",
+    "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
     "grid_search": "jaxsal.grids",
+    "group_mask": "jaxsal.masks",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
+    "meaningful_perturbation": "jaxsal.masks",
     "smocam": "jaxsal.masks",
     "split": "jaxsal.splitting",
 }
