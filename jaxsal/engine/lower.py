@@ -2,12 +2,13 @@
 
 XLA's CPU backend runs 3-D convolutions, and the input gradients of 2-D ones inside loops, many times
 slower than plain 2-D convolutions. A 3-D convolution is a sum of 2-D ones over the taps of the kernel's
-first axis; written so, and with the input gradient as a convolution with an explicitly flipped kernel, it
-runs at full speed both ways. Pools are reduced axis by axis. GPU and TPU keep their native operations: the
+first axis; written so, and with the input gradient as convolutions with explicitly flipped kernels, it runs
+at full speed both ways. Pools are reduced axis by axis. GPU and TPU keep their native operations: the
 choice is made when XLA lowers the program.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -143,23 +144,44 @@ def _by_taps_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padd
 def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, precision: Any, saved, g: jax.Array):
     x, kernel = saved
     (d_kernel,) = jax.vjp(lambda k: _taps(x, k, strides, padding, precision), kernel)[1](g)
-    if set(strides) != {1}:
-        (d_x,) = jax.vjp(lambda x: _taps(x, kernel, strides, padding, precision), x)[1](g)
-        return d_x, d_kernel
-    flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1, 2)), 3, 4)
-    mirrored = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(kernel.shape, padding, strict=False))
-    if min(map(min, mirrored)) < 0:  # padded by more than the kernel reaches: those zeros get no gradient
-        g = lax.slice(
-            g,
-            (0, *(max(-lo, 0) for lo, _ in mirrored), 0),
-            (
-                g.shape[0],
-                *(n - max(-hi, 0) for n, (_, hi) in zip(g.shape[1:], mirrored, strict=False)),
-                g.shape[-1],
-            ),
-        )
-        mirrored = tuple((max(lo, 0), max(hi, 0)) for lo, hi in mirrored)
-    return _taps(g, flipped, strides, mirrored, precision), d_kernel
+    return _input_gradient(g, kernel, strides, padding, precision, x.shape), d_kernel
+
+
+def _input_gradient(
+    g: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads, precision: Any, shape: tuple[int, ...]
+) -> jax.Array:
+    """What the gradient of the outputs gives to the inputs, as convolutions with explicitly flipped kernels.
+
+    Voxel ``i = q s + r`` of the input meets every ``s``-th tap of the kernel only, so each of the ``s`` residues ``r``
+    per axis is a convolution of its own without stride, and none multiplies with zeros between the outputs.
+    """
+    b, *space, channels = shape
+    cells = [-(-n // s) for n, s in zip(space, strides, strict=True)]
+    phases = []
+    for residues in itertools.product(*map(range, strides)):
+        first = [(r + lo) % s for r, s, (lo, _) in zip(residues, strides, padding, strict=True)]
+        taps = kernel[tuple(slice(f, None, s) for f, s in zip(first, strides, strict=True))]
+        before = [
+            k - 1 - (r + lo) // s for k, r, s, (lo, _) in zip(taps.shape, residues, strides, padding, strict=False)
+        ]
+        after = [q - n + k - 1 - a for q, n, k, a in zip(cells, g.shape[1:], taps.shape, before, strict=False)]
+        # what would be padded by less than nothing does not reach the input
+        met = [(max(-a, 0), n - max(-z, 0)) for a, z, n in zip(before, after, g.shape[1:], strict=False)]
+        if not taps.size or any(a >= z for a, z in met):
+            phases.append(jnp.zeros((b, *cells, channels), g.dtype))
+            continue
+        flipped = jnp.swapaxes(jnp.flip(taps, (0, 1, 2)), 3, 4)
+        pads = tuple((max(a, 0), max(z, 0)) for a, z in zip(before, after, strict=True))
+        part = g[(slice(None), *(slice(a, z) for a, z in met))]
+        phases.append(_taps(part, flipped, (1,) * len(strides), pads, precision))
+    if len(phases) == 1:
+        return phases[0]
+    rank = len(strides)
+    apart = jnp.stack(phases).reshape(*strides, b, *cells, channels)
+    beside = [axis for pair in zip(range(rank + 1, 2 * rank + 1), range(rank), strict=True) for axis in pair]
+    woven = apart.transpose(rank, *beside, 2 * rank + 1)
+    woven = woven.reshape(b, *(q * s for q, s in zip(cells, strides, strict=True)), channels)
+    return woven[(slice(None), *map(slice, space))]
 
 
 _by_taps.defvjp(_by_taps_fwd, _by_taps_bwd)

@@ -42,6 +42,7 @@ CASES = [
     (2, (1, 1, 1), [(3, 4), (0, 2), (1, 1)], 2, 2),  # padded by more than the kernel reaches
     (11, (3, 3, 3), "SAME", 1, 2),
     (1, (2, 2, 2), "VALID", 9, 3),
+    (2, (3, 4, 3), [(1, 0), (5, 4), (0, 2)], 3, 2),  # fewer taps than steps, and more padding than reach
 ]
 
 
@@ -100,6 +101,14 @@ def test_on_cpu_no_3d_convolution_is_left():
     windows = [line for line in text.splitlines() if "convolution(" in line]
     assert windows
     assert not any("window={size=3x3x3" in line for line in windows)
+
+
+def test_no_gradient_of_an_input_multiplies_with_zeros_between_outputs():
+    x, kernel = jnp.ones((1, 8, 8, 8, 2)), jnp.ones((3, 3, 3, 2, 2))
+    plain = convolution((2, 2, 2), "SAME")
+    text = jax.jit(jax.grad(lambda x: lower(plain)(x, kernel).sum())).lower(x).compile().as_text()
+    assert "lhs_dilate" not in text
+    assert "lhs_dilate" in jax.jit(jax.grad(lambda x: plain(x, kernel).sum())).lower(x).compile().as_text()
 
 
 @pytest.mark.parametrize(
