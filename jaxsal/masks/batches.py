@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,9 @@ class Found(NamedTuple):
 
     masks: jax.Array
     measured: Any
-    steps: jax.Array
-    evaluations: jax.Array
-    status: jax.Array
+    steps: chex.Array
+    evaluations: chex.Array
+    status: chex.Array
 
 
 def in_batches(problem: Problem, solver: Any, stop: Any, batch_size: int | None, show: Meter) -> Found:
