@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,9 @@ class Found(NamedTuple):
 
     masks: jax.Array
     measured: Any
-    steps: jax.Array
-    evaluations: jax.Array
-    status: jax.Array
+    steps: chex.Array
+    evaluations: chex.Array
+    status: chex.Array
 
 
 def in_batches(problem: Problem, solver: Any, stop: Any, batch_size: int | None, show: Meter) -> Found:
@@ -88,7 +89,8 @@ def in_batches(problem: Problem, solver: Any, stop: Any, batch_size: int | None,
 def _one_batch(problem: Problem, outer: Any, inner: Any, solver: Any, stop: Any, show: Meter) -> Found:
     masks = problem.start(outer, inner)
     ended = run_lanes(problem.objective, problem.shared, outer, inner, masks, counted(solver), stop, show)
-    masks = best(ended.solver, ended.params.mask)
+    variables: Any = ended.params
+    masks = best(ended.solver, variables.mask)
     measured = evaluate_lanes(problem.measure, problem.shared, outer, inner, masks)
     return Found(masks, measured, ended.steps, ended.evaluations, ended.status)
 

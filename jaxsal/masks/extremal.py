@@ -165,12 +165,9 @@ def extremal_perturbation(
     if not (unit > 0).all():
         raise ValueError("sigma must be positive: it is the standard deviation of each output.")
     index = jnp.asarray(targets.index)
-    size = int(np.prod(space))
-    per_lane = (len(x), len(areas))
-    lanes = _Lane(
-        *(jnp.broadcast_to(a, per_lane) for a in (index, values_of(targets.measure, y, index), unit)),
-        jnp.broadcast_to(jnp.asarray([int(size * (1 - a)) for a in areas], jnp.int32)[None], per_lane),
-    )
+    outside = jnp.asarray([int(np.prod(space) * (1 - a)) for a in areas], jnp.int32)[None]
+    lanes = _Lane(index, values_of(targets.measure, y, index), unit, outside)
+    lanes = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(x), len(areas))), lanes)
     plan = _Plan(
         chosen.apply,
         targets.measure,

@@ -155,8 +155,9 @@ def meaningful_perturbation(
     shared = Shared(model, jnp.asarray(recipe.lam1, x.dtype), jnp.asarray(recipe.lam2, x.dtype))
     wanted = Wanted(jnp.asarray(targets.index), goals, unit)
     limit = optim.max_steps(recipe.steps)
-    stop = limit if stop is None else optim.any_of(stop, limit)
-    solver = within(recipe.solver)
+    bounded = within(recipe.solver)
+    remembering = bounded if recipe.best_after is None else best_after(bounded, recipe.best_after)
+    rule = limit if stop is None else optim.any_of(stop, limit)
     problem = Problem(
         objective=Applied(objective, (plan,)),
         measure=Applied(measure, (plan,)),
@@ -166,13 +167,7 @@ def meaningful_perturbation(
         start=functools.partial(_begin, plan, recipe, shared),
     )
     with reporting(progress, "Meaningful perturbation") as meter:
-        found = in_batches(
-            problem,
-            solver if recipe.best_after is None else best_after(solver, recipe.best_after),
-            stop,
-            batch_size,
-            meter,
-        )
+        found = in_batches(problem, remembering, rule, batch_size, meter)
     if targets.several:
         found, wanted = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (found, wanted))
     else:
@@ -205,9 +200,10 @@ def _images(recipe: Recipe, x: jax.Array, keys: jax.Array, chosen: np.ndarray) -
 
 def _begin(plan: Plan, recipe: Recipe, shared: Shared, outer: Image, inner: Wanted) -> jax.Array:
     grid = tuple(max(1, size // recipe.factor) for size in plan.space)
-    ball = recipe.start == "ball"
-    masks = jnp.full((*inner.index.shape, *grid), 1.0 if ball else recipe.start, shared.lam1.dtype)
-    return evaluate_lanes(Applied(ball_start, (plan,)), shared, outer, inner, masks) if ball else masks
+    masks = jnp.ones((*inner.index.shape, *grid), shared.lam1.dtype)
+    if isinstance(recipe.start, str):
+        return evaluate_lanes(Applied(ball_start, (plan,)), shared, outer, inner, masks)
+    return recipe.start * masks
 
 
 @functools.partial(jax.jit, static_argnums=0)

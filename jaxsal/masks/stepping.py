@@ -90,7 +90,7 @@ def _counted_update(solver: Any, updates: Variables, state: Any, params: Any = N
     if "value_fn" in extra:
         extra |= {"value_fn": Applied(_value_of_mask, (extra["value_fn"], params.step))}
     new, state = optax.with_extra_args_support(solver).update(updates.mask, state, params.mask, **extra)
-    return Variables(new, jnp.ones_like(params.step)), state
+    return params._replace(mask=new, step=jnp.ones_like(params.step)), state
 
 
 def _value_of_mask(value_fn: Any, step: jax.Array, mask: jax.Array) -> jax.Array:

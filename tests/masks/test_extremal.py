@@ -137,11 +137,13 @@ def test_other_games_find_the_same_region(game, x, inside):
 def test_three_dimensions_are_the_same_code():
     region = np.zeros((12, 14, 16), bool)
     region[:6, 7:, 8:] = True
+    # the weight of the area grows: the longer it runs, the better it is met
+    longer = OPTIONS | dict(max_steps=1000)
     found = extremal_perturbation(
-        lambda x: 2 * x[:, :6, 7:, 8:].mean((1, 2, 3)), jnp.ones((1, 12, 14, 16, 1)), area=0.2, **OPTIONS
+        lambda x: 2 * x[:, :6, 7:, 8:].mean((1, 2, 3)), jnp.ones((1, 12, 14, 16, 1)), area=0.16, **longer
     )
     check_region(found.saliency[0], region)
-    assert np.isclose(found.saliency.mean(), 0.2, atol=0.04)
+    assert np.isclose(found.saliency.mean(), 0.16, atol=0.04)
 
 
 def test_the_first_steps_are_by_hand(x64):
