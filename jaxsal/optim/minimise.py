@@ -1,5 +1,6 @@
 """The loop, written for one lane; lanes are a ``vmap`` axis."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ def _searched(state: Any) -> jax.Array:
     """Evaluations by searches within this update, which optax's line searches report in their states."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: hasattr(node, _SEARCHED))
     counts = [jnp.int32(getattr(node, _SEARCHED)) for node in nodes if hasattr(node, _SEARCHED)]
-    return sum(counts, jnp.int32(0))
+    return functools.reduce(jnp.add, counts, jnp.int32(0))
 
 
 _SEARCHED = "num_linesearch_steps"

@@ -319,8 +319,16 @@ def matrix_products(program, looped):
     for eqn in program.eqns:
         if eqn.primitive.name == "dot_general":
             yield eqn.outvars[0].aval.shape, looped
-        for body in jax.core.jaxprs_in_params(eqn.params):
+        for body in bodies(eqn):
             yield from matrix_products(body, looped or eqn.primitive.name == "while")
+
+
+def bodies(eqn):
+    """Programs within an operation."""
+    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+        value = getattr(value, "jaxpr", value)
+        if hasattr(value, "eqns"):
+            yield value
 
 
 # memory
