@@ -1,10 +1,10 @@
-"""Make a network's 3-D convolutions and pools fast on CPU, without touching the network.
+"""Make a network's convolutions and pools fast on CPU, without touching the network.
 
 XLA's CPU backend runs 3-D convolutions, and the input gradients of 2-D ones inside loops, many times
 slower than plain 2-D convolutions. A 3-D convolution is a sum of 2-D ones over the taps of the kernel's
 first axis; written so, and with the input gradient as convolutions with explicitly flipped kernels, it runs
-at full speed both ways. Pools are reduced axis by axis. GPU and TPU keep their native operations: the
-choice is made when XLA lowers the program.
+at full speed both ways. Images of few channels are multiplied as matrices of patches. Pools are reduced axis by
+axis. GPU and TPU keep their native operations: the choice is made when XLA lowers the program.
 """
 
 import functools
@@ -17,19 +17,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsal.engine.pool import max_pool, sum_pool
+from jaxsal.engine.thin import thin_convolution, thin_input_gradient, thin_kernel_gradient
 from jaxsal.jaxpr import bind, inner, read, trace
 
 Pads = tuple[tuple[int, int], ...]
 
 _POOLS = {"reduce_window_max": max_pool, "reduce_window_sum": sum_pool}
-# below this many input channels a 2-D convolution is too thin to be fast: the depth taps become channels
+# below this many input channels a 2-D convolution is too thin to be fast
 _THIN = 8
 
 
 def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with its 3-D convolutions and its pools written for the platform that runs it.
+    """The same function with its convolutions and its pools written for the platform that runs it.
 
-    Plain convolutions (channel-last, one feature group, no dilation) of rank 3 and undilated max and sum
+    Plain convolutions (channel-last, one feature group, no dilation) of rank 2 and 3 and undilated max and sum
     pools of any rank are replaced, also inside nested ``jit``; everything else is kept as it is, calls with a
     derivative of their own (``custom_jvp``, ``custom_vjp``, ``jax.checkpoint``) as a whole.
 
@@ -84,9 +85,9 @@ def _by_platform(jaxpr: Any, eqn: Any, on_cpu: Callable[..., jax.Array], operand
 def _on_cpu(eqn: Any) -> Callable[..., jax.Array] | None:
     """What replaces an operation on CPU, or None to keep it."""
     p = eqn.params
-    if is_plain_convolution(eqn) and len(p["window_strides"]) == 3:
+    if is_plain_convolution(eqn) and len(p["window_strides"]) in (2, 3):
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
-        return lambda x, kernel: _by_taps(x, kernel, strides, padding, p["precision"])
+        return lambda x, kernel: _convolution(x, kernel, strides, padding, p["precision"])
     if _is_plain_pool(eqn):
         pool = _POOLS[eqn.primitive.name]
         return lambda x: pool(x, p["window_dimensions"], p["window_strides"], p["padding"])
@@ -133,18 +134,33 @@ def is_plain_convolution(eqn: Any) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _by_taps(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any) -> jax.Array:
-    return _taps(x, kernel, strides, padding, precision)
+def _convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any) -> jax.Array:
+    if x.ndim == 4:
+        return _in_plane(x, kernel, strides, padding, precision)
+    return (thin_convolution if x.shape[-1] < _THIN else _taps)(x, kernel, strides, padding, precision)
 
 
-def _by_taps_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any):
-    return _taps(x, kernel, strides, padding, precision), (x, kernel)
+def _convolution_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any):
+    return _convolution(x, kernel, strides, padding, precision), (x, kernel)
 
 
-def _by_taps_bwd(strides: tuple[int, ...], padding: Pads, precision: Any, saved, g: jax.Array):
+def _convolution_bwd(strides: tuple[int, ...], padding: Pads, precision: Any, saved, g: jax.Array):
     x, kernel = saved
-    (d_kernel,) = jax.vjp(lambda k: _taps(x, k, strides, padding, precision), kernel)[1](g)
-    return _input_gradient(g, kernel, strides, padding, precision, x.shape), d_kernel
+    thin = x.shape[-1] < _THIN
+    if thin and x.ndim == 5:
+        d_kernel = thin_kernel_gradient(g, x, strides, padding, precision, kernel.shape)
+    else:
+        convolution = _in_plane if x.ndim == 4 else _taps
+        (d_kernel,) = jax.vjp(lambda k: convolution(x, k, strides, padding, precision), kernel)[1](g)
+    if x.ndim == 4:  # an image is a volume of one plane
+        strides, padding, kernel, g = (1, *strides), ((0, 0), *padding), kernel[None], g[:, None]
+    gradient = thin_input_gradient if thin else _input_gradient
+    space = (1,) * (5 - x.ndim) + x.shape[1:-1]
+    d_x = gradient(g, kernel, strides, padding, precision, (len(x), *space, x.shape[-1]))
+    return d_x.reshape(x.shape), d_kernel
+
+
+_convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
 def _input_gradient(
@@ -184,29 +200,23 @@ def _input_gradient(
     return woven[(slice(None), *map(slice, space))]
 
 
-_by_taps.defvjp(_by_taps_fwd, _by_taps_bwd)
-
-
 def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads, precision: Any) -> jax.Array:
     """The convolution as 2-D ones over the taps of the first spatial axis."""
     (stride, *in_plane), ((lo, hi), *pads) = strides, padding
     x = jnp.pad(x, ((0, 0), (lo, hi), (0, 0), (0, 0), (0, 0)))
     depth, taps = (x.shape[1] - len(kernel)) // stride + 1, range(len(kernel))
     slabs = [lax.slice_in_dim(x, t, t + stride * (depth - 1) + 1, stride, axis=1) for t in taps]
-    if x.shape[-1] < _THIN:
-        slabs = [jnp.concatenate(slabs, axis=-1)]
-        kernel = jnp.moveaxis(kernel, 0, 2).reshape(1, *kernel.shape[1:3], -1, kernel.shape[-1])
-    b = x.shape[0]
     planes = [
-        lax.conv_general_dilated(
-            slab.reshape(b * depth, *slab.shape[2:]),
-            tap,
-            in_plane,
-            pads,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
-        )
+        _in_plane(slab.reshape(-1, *slab.shape[2:]), tap, in_plane, pads, precision)
         for slab, tap in zip(slabs, kernel, strict=True)
     ]
     total = functools.reduce(jnp.add, planes)
-    return total.reshape(b, depth, *total.shape[1:])
+    return total.reshape(-1, depth, *total.shape[1:])
+
+
+def _in_plane(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], precision: Any
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+    )

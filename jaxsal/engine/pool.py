@@ -74,21 +74,33 @@ def _max_along(x: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
 
 
 def _max_along_fwd(x: jax.Array, axis: int, window: int, stride: int):
-    top = _max_along(x, axis, window, stride)
-    return top, (x, top)
+    top, *others = _slices(x, axis, window, stride)
+    # one byte per window says where its maximum is, the values themselves need not be kept
+    first = jnp.zeros(top.shape, jnp.int8 if window < 128 else jnp.int32)
+    for place, value in enumerate(others, start=1):
+        first = jnp.where(value > top, jnp.asarray(place, first.dtype), first)
+        top = jnp.maximum(top, value)
+    return top, (first, jnp.zeros((x.shape[axis], 0), bool))
 
 
 def _max_along_bwd(axis: int, window: int, stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array):
-    x, top = saved
-    zero, free, parts = jnp.zeros((), g.dtype), jnp.ones(top.shape, bool), []
-    for place, value in enumerate(_slices(x, axis, window, stride)):
-        wins = free & (value == top)
-        free = free & ~wins
-        reach = place + stride * (g.shape[axis] - 1) + 1
-        spread = [(0, 0, 0)] * x.ndim
-        spread[axis] = (place, x.shape[axis] - reach, stride - 1)
-        parts.append(lax.pad(jnp.where(wins, g, zero), zero, spread))
-    return (functools.reduce(jnp.add, parts),)
+    first, size = saved[0], len(saved[1])
+    count, cells, zero = g.shape[axis], -(-size // stride), jnp.zeros((), g.dtype)
+
+    def at(place: int) -> jax.Array:
+        """What windows give to their values at a place; value ``q stride + r`` is in cell ``q``."""
+        won = jnp.where(first == place, g, zero)
+        cell, pads = place // stride, [(0, 0, 0)] * g.ndim
+        pads[axis] = (cell, cells - count - cell, 0)
+        return lax.pad(won, zero, pads)
+
+    nothing = jnp.zeros((*g.shape[:axis], cells, *g.shape[axis + 1 :]), g.dtype)
+    residues = [
+        functools.reduce(jnp.add, [at(place) for place in range(residue, window, stride)] or [nothing])
+        for residue in range(stride)
+    ]
+    woven = jnp.stack(residues, axis + 1).reshape(*g.shape[:axis], cells * stride, *g.shape[axis + 1 :])
+    return (lax.slice_in_dim(woven, 0, size, axis=axis),)
 
 
 _max_along.defvjp(_max_along_fwd, _max_along_bwd)

@@ -46,12 +46,13 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize(("size", "strides", "padding", "channels", "width"), CASES)
-def test_values_and_both_gradients_are_those_of_the_convolution(x64, size, strides, padding, channels, width):
+def test_values_and_both_gradients_are_those_of_the_convolution(x64, rank, size, strides, padding, channels, width):
     keys = jax.random.split(jax.random.key(size), 3)
-    x = jax.random.normal(keys[0], (2, 13, 12, 14, channels), dtype=jnp.float64)
-    kernel = jax.random.normal(keys[1], (size, size, size, channels, width), dtype=jnp.float64)
-    plain = convolution(strides, padding)
+    x = jax.random.normal(keys[0], (2, *(13, 12, 14)[-rank:], channels), dtype=jnp.float64)
+    kernel = jax.random.normal(keys[1], (*(size,) * rank, channels, width), dtype=jnp.float64)
+    plain = convolution(strides[-rank:], padding if isinstance(padding, str) else padding[-rank:], rank)
     expected, back = jax.vjp(plain, x, kernel)
     found, lowered_back = jax.vjp(jax.jit(lower(plain)), x, kernel)
     chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
@@ -96,16 +97,18 @@ def test_compiled_is_uncompiled_for_a_convolution_and_a_pool(batch, window, stri
 
 
 def test_on_cpu_no_3d_convolution_is_left():
-    x, kernel = jnp.ones((1, 8, 8, 8, 2)), jnp.ones((3, 3, 3, 2, 2))
+    x, kernel = jnp.ones((1, 8, 8, 8, 9)), jnp.ones((3, 3, 3, 9, 2))
     text = jax.jit(lower(convolution((1, 1, 1), "SAME"))).lower(x, kernel).compile().as_text()
     windows = [line for line in text.splitlines() if "convolution(" in line]
     assert windows
     assert not any("window={size=3x3x3" in line for line in windows)
 
 
-def test_no_gradient_of_an_input_multiplies_with_zeros_between_outputs():
-    x, kernel = jnp.ones((1, 8, 8, 8, 2)), jnp.ones((3, 3, 3, 2, 2))
-    plain = convolution((2, 2, 2), "SAME")
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("channels", [2, 9])
+def test_no_gradient_of_an_input_multiplies_with_zeros_between_outputs(rank, channels):
+    x, kernel = jnp.ones((1, *(8,) * rank, channels)), jnp.ones((*(3,) * rank, channels, 2))
+    plain = convolution((2,) * rank, "SAME", rank)
     text = jax.jit(jax.grad(lambda x: lower(plain)(x, kernel).sum())).lower(x).compile().as_text()
     assert "lhs_dilate" not in text
     assert "lhs_dilate" in jax.jit(jax.grad(lambda x: plain(x, kernel).sum())).lower(x).compile().as_text()
@@ -114,7 +117,7 @@ def test_no_gradient_of_an_input_multiplies_with_zeros_between_outputs():
 @pytest.mark.parametrize(
     ("fn", "x", "kernel"),
     [
-        (convolution((1, 1), "SAME", rank=2), (1, 8, 8, 2), (3, 3, 2, 4)),
+        (convolution((1, 1), "SAME", rank=2, rhs_dilation=(2, 2)), (1, 8, 8, 2), (3, 3, 2, 4)),
         (convolution((1, 1, 1), "SAME", feature_group_count=2), (1, 6, 6, 6, 2), (3, 3, 3, 1, 4)),
         (convolution((1, 1, 1), "SAME", rhs_dilation=(2, 2, 2)), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
         (convolution((1, 1, 1), [(1, 1)] * 3, lhs_dilation=(2, 2, 2)), (1, 5, 5, 5, 2), (3, 3, 3, 2, 4)),
@@ -135,16 +138,17 @@ def test_other_convolutions_are_left_alone(fn, x, kernel):
     assert count == 1
 
 
-def test_the_precision_asked_for_is_kept_both_ways():
-    x, kernel = jnp.ones((1, 5, 5, 5, 2)), jnp.ones((3, 3, 3, 2, 2))
+@pytest.mark.parametrize(("channels", "operation"), [(2, "dot_general"), (9, "conv_general_dilated")])
+def test_the_precision_asked_for_is_kept_both_ways(channels, operation):
+    x, kernel = jnp.ones((1, 5, 5, 5, channels)), jnp.ones((3, 3, 3, channels, 2))
     fn = lower(convolution((1, 1, 1), "SAME", precision=("highest", "high")))
 
     def both(x, kernel):
         value, back = jax.vjp(fn, x, kernel)
         return back(value)
 
-    found = [eqn for eqn in primitives(both, x, kernel) if eqn.primitive.name == "conv_general_dilated"]
-    assert len(found) > 3
+    found = [eqn for eqn in primitives(both, x, kernel) if eqn.primitive.name == operation]
+    assert len(found) >= 3
     assert {eqn.params["precision"] for eqn in found} == {(lax.Precision.HIGHEST, lax.Precision.HIGH)}
 
 
