@@ -302,12 +302,12 @@ def smocam_objective(
     """
     under = masked(tail, features)
 
-    def objective(mask: jax.Array):
+    def distance(mask: jax.Array):
         found = under(mask)[0, index]
         parts = Terms(terms.l1_distance(found, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
-        return parts.distance + lam * parts.norm + gamma * parts.smoothness, (parts, found)
+        return parts.distance, (parts, found)
 
-    return objective
+    return optim.Composite(distance, optim.MaskPenalty(lam, gamma))
 
 
 def uniform_mask(shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:

@@ -5,6 +5,8 @@ from jaxsal.optim.armijo import armijo_once as armijo_once
 from jaxsal.optim.armijo import armijo_once_rejecting as armijo_once_rejecting
 from jaxsal.optim.armijo import armijo_once_sufficient as armijo_once_sufficient
 from jaxsal.optim.best import best_so_far as best_so_far
+from jaxsal.optim.composite import Composite as Composite
+from jaxsal.optim.composite import MaskPenalty as MaskPenalty
 from jaxsal.optim.conjugate import conjugate_gradient as conjugate_gradient
 from jaxsal.optim.conjugate import hager_zhang as hager_zhang
 from jaxsal.optim.constraint import Constraint as Constraint
@@ -31,6 +33,7 @@ from jaxsal.optim.nonnegative import in_box as in_box
 from jaxsal.optim.nonnegative import nonnegative as nonnegative
 from jaxsal.optim.preset import adam as adam
 from jaxsal.optim.preset import preset as preset
+from jaxsal.optim.prox_linear import prox_linear as prox_linear
 from jaxsal.optim.proximal import proximal_tv as proximal_tv
 from jaxsal.optim.proximal import proximal_tv_anisotropic as proximal_tv_anisotropic
 from jaxsal.optim.quasi_newton import lbfgs as lbfgs

@@ -9,7 +9,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.constraint import constrained, split_constraint, update_within
 from jaxsal.optim.incumbent import Incumbent, incumbent, no_incumbent
-from jaxsal.optim.proximal import is_proximal
+from jaxsal.optim.proximal_update import is_proximal
 from jaxsal.optim.status import Status
 
 

@@ -8,6 +8,10 @@ import jax
 import optax
 
 from jaxsal.optim.applied import Applied
+from jaxsal.optim.proximal_update import ProximalUpdate
+
+# keywords that solvers of this package may be given beside optax's
+OWN_ARGUMENTS = ("tangent", "objective")
 
 
 class Constraint(NamedTuple):
@@ -77,9 +81,10 @@ def free_gradient(params: chex.ArrayTree, grad: chex.ArrayTree, solver: optax.Gr
 
 
 def update_within(solver: optax.GradientTransformation, updates: Any, state: Any, params: Any, **extra: Any):
-    """A solver's update by the wrapper around it; ``tangent`` reaches the solvers of this package alone."""
-    if not isinstance(solver.update, Applied):
-        extra.pop("tangent", None)  # optax's line searches refuse arguments that they do not know
+    """A solver's update; ``tangent`` and ``objective`` reach the solvers of this package alone."""
+    if not isinstance(solver.update, Applied | ProximalUpdate):
+        for name in OWN_ARGUMENTS:
+            extra.pop(name, None)  # optax's line searches refuse arguments that they do not know
     return optax.with_extra_args_support(solver).update(updates, state, params, **extra)
 
 

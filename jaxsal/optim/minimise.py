@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsal.optim.applied import Applied
-from jaxsal.optim.constraint import feasible, free_gradient
+from jaxsal.optim.constraint import feasible, free_gradient, update_within
 from jaxsal.optim.incumbent import Incumbent, incumbent
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import Progress, StoppingRule
@@ -69,9 +69,8 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
     ends with ``Status.NOT_FINITE``, where it is, or at the best point before.
     """
     (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(lane.params)
-    updates, solver_state = optax.with_extra_args_support(solver).update(
-        grad, lane.solver, lane.params, value=value, grad=grad, value_fn=Applied(_value, (objective,))
-    )
+    told = {"value": value, "grad": grad, "value_fn": Applied(_value, (objective,)), "objective": objective}
+    updates, solver_state = update_within(solver, grad, lane.solver, lane.params, **told)
     held = incumbent(solver_state)
     best = Incumbent(lane.params, value, grad, jnp.int32(Status.RUNNING)) if held is None else held
     free = free_gradient(best.params, best.grad, solver)
@@ -122,7 +121,8 @@ def minimise(
     Args:
         objective: ``params -> (value, aux)``, a scalar and any pytree.
         params: where to start, a pytree of floating-point arrays.
-        solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments. Calls of
+        solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments, and a solver of
+            this package ``objective`` itself. Calls of
             ``value_fn`` are counted if its state says how many there were in a field ``num_linesearch_steps``, as
             the states of optax's line searches do.
         stop: a stopping rule that ends at some time, e.g. ``any_of(stagnation(), max_steps(2000))``.

@@ -5,7 +5,7 @@ import optax
 
 from jaxsal.optim.applied import concrete
 from jaxsal.optim.constraint import constrained, split_constraint
-from jaxsal.optim.proximal import is_proximal, proximal_within
+from jaxsal.optim.proximal_update import ProximalUpdate, is_proximal, proximal_within
 from jaxsal.optim.sets import box, orthant, sphere
 from jaxsal.optim.sphere import on_sphere
 
@@ -60,7 +60,8 @@ def in_box(
         A transform with the same state and the same extra arguments.
 
     Raises:
-        ValueError: if the bounds leave nothing between them, or the solver keeps to the sphere.
+        ValueError: if the bounds leave nothing between them, the solver keeps to the sphere, or its steps are exact
+            within cones only (:func:`jaxsal.optim.prox_linear`).
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,6 +75,8 @@ def in_box(
         raise ValueError(f"in_box got low={low} and high={high}, low must be below high.")
     if split_constraint(solver)[0] == sphere():
         raise ValueError("in_box got a solver on the sphere, and no projection onto both is known: use nonnegative.")
+    if isinstance(solver.update, ProximalUpdate) and solver.update.cone:
+        raise ValueError("in_box got a solver whose steps are exact within cones only: use nonnegative.")
     if is_proximal(solver):
         return proximal_within(solver, box(low, high).project)
     return constrained(solver, box(low, high))

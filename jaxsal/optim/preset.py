@@ -8,6 +8,7 @@ import optax
 
 from jaxsal.optim.applied import Applied, concrete
 from jaxsal.optim.checks import between
+from jaxsal.optim.constraint import OWN_ARGUMENTS
 
 
 def preset(
@@ -74,7 +75,8 @@ def _init(factory: Any, args: Any, kwargs: Any, params: Any) -> Any:
 
 
 def _update(factory: Any, args: Any, kwargs: Any, updates: Any, state: Any, params: Any = None, **extra: Any):
-    extra.pop("tangent", None)  # optax's line searches refuse arguments that they do not know
+    for name in OWN_ARGUMENTS:
+        extra.pop(name, None)  # optax's line searches refuse arguments that they do not know
     # optax raises numbers to integer powers, which strict promotion forbids
     with jax.numpy_dtype_promotion("standard"):
         solver = optax.with_extra_args_support(factory(*args, **dict(kwargs)))

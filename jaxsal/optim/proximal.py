@@ -11,6 +11,7 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.checks import between, count
 from jaxsal.optim.incumbent import Anchored, Incumbent, no_incumbent
+from jaxsal.optim.proximal_update import ProximalUpdate, anywhere
 from jaxsal.optim.trees import dot, norm
 from jaxsal.optim.tv import Variation, anisotropic, denoise, isotropic, variation
 
@@ -114,25 +115,11 @@ def proximal_tv_anisotropic(
     return _proximal("proximal_tv_anisotropic", _Mean(anisotropic, _per_difference), weight, step_size, iterations)
 
 
-def is_proximal(solver: optax.GradientTransformation) -> bool:
-    """Whether a solver takes proximal steps."""
-    return isinstance(solver.update, Applied) and solver.update.fn is _update
-
-
-def proximal_within(
-    solver: optax.GradientTransformation, project: Callable[[chex.ArrayTree], chex.ArrayTree]
-) -> optax.GradientTransformationExtraArgs:
-    """A proximal solver for the same objective within a convex set, given by its projection."""
-    assert isinstance(solver.update, Applied)
-    mean, weight, iterations, _ = solver.update.given
-    return optax.GradientTransformationExtraArgs(solver.init, Applied(_update, (mean, weight, iterations, project)))
-
-
 def _proximal(name: str, mean: _Mean, weight: Any, step_size: Any, iterations: Any):
     weight = between(name, "weight", weight, 0)
     step_size = between(name, "step_size", step_size, 0)
     iterations = count(name, "iterations", iterations)
-    update = Applied(_update, (mean, weight, iterations, _anywhere))
+    update = ProximalUpdate(_update, (mean, weight, iterations), anywhere, cone=False)
     return optax.GradientTransformationExtraArgs(Applied(_init, (step_size,)), update)
 
 
@@ -191,7 +178,3 @@ def _per_voxel(image: jax.Array, weight: jax.Array) -> list[jax.Array]:
 
 def _per_difference(image: jax.Array, weight: jax.Array) -> list[jax.Array]:
     return [weight / (image.ndim * max(image.size // n * (n - 1), 1)) for n in image.shape]
-
-
-def _anywhere(params: chex.ArrayTree) -> chex.ArrayTree:
-    return params

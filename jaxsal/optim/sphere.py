@@ -3,7 +3,7 @@
 import optax
 
 from jaxsal.optim.constraint import constrained, split_constraint
-from jaxsal.optim.proximal import is_proximal
+from jaxsal.optim.proximal_update import is_proximal
 from jaxsal.optim.sets import orthant, sphere
 
 

@@ -80,7 +80,7 @@ def anisotropic() -> Variation:
 
 def variation(image: jax.Array, weights: Sequence[jax.Array], kind: Variation) -> jax.Array:
     """The total variation of an image, its differences weighted per axis."""
-    return kind.norm(tuple(w * _difference(image, axis) for axis, w in enumerate(weights)))
+    return kind.norm(tuple(w * difference(image, axis) for axis, w in enumerate(weights)))
 
 
 def _lengths(dual: Dual) -> jax.Array:
@@ -130,14 +130,14 @@ def denoise(
     rate = 1 / jnp.where(bound == 0, 1, bound)
 
     def primal(dual: Dual) -> jax.Array:
-        terms = (w * _adjoint(p, axis) for axis, (w, p) in enumerate(zip(weights, dual, strict=True)))
+        terms = (w * adjoint(p, axis) for axis, (w, p) in enumerate(zip(weights, dual, strict=True)))
         return project(sum((-t for t in terms), image))
 
     def iterate(_: int, state: tuple[Dual, Dual, jax.Array]):
         dual, ahead, t = state
         x = primal(ahead)
         following = kind.bounded(
-            tuple(r + rate * w * _difference(x, axis) for axis, (w, r) in enumerate(zip(weights, ahead, strict=True)))
+            tuple(r + rate * w * difference(x, axis) for axis, (w, r) in enumerate(zip(weights, ahead, strict=True)))
         )
         later = (1 + jnp.sqrt(1 + 4 * t * t)) / 2
         ahead = tuple(new + (t - 1) / later * (new - old) for new, old in zip(following, dual, strict=True))
@@ -155,12 +155,13 @@ def _solved(image: jax.Array, weight: float | jax.Array, iterations: int, kind: 
     return denoise(image, weights, start, iterations, kind, lambda x: x)[0]
 
 
-def _difference(x: jax.Array, axis: int) -> jax.Array:
+def difference(x: jax.Array, axis: int) -> jax.Array:
     """Forward differences of the same shape, 0 at the far edge."""
     return jnp.pad(jnp.diff(x, axis=axis), _end(x.ndim, axis))
 
 
-def _adjoint(p: jax.Array, axis: int) -> jax.Array:
+def adjoint(p: jax.Array, axis: int) -> jax.Array:
+    """The transpose of :func:`difference`."""
     inner = jax.lax.slice_in_dim(p, 0, p.shape[axis] - 1, axis=axis)
     return jnp.pad(inner, _end(p.ndim, axis, before=True)) - jnp.pad(inner, _end(p.ndim, axis))
 
