@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxsal.optim.composite import MaskPenalty
 from jaxsal.optim.trees import dot, norm
-from jaxsal.optim.tv import adjoint, difference
 
 
 class Linearised(NamedTuple):
@@ -44,7 +43,9 @@ class Dual(NamedTuple):
 
 def no_dual(params: chex.ArrayTree) -> Dual:
     """Where to start."""
-    zeros = [tuple(jnp.zeros_like(leaf) for _ in range(leaf.ndim)) for leaf in jax.tree.leaves(params)]
+    zeros = [
+        tuple(jnp.zeros_like(_difference(leaf, axis)) for axis in range(leaf.ndim)) for leaf in jax.tree.leaves(params)
+    ]
     return Dual(zeros, jnp.zeros((), jax.tree.leaves(params)[0].dtype))
 
 
@@ -90,7 +91,7 @@ def solve(
     def iterate(_: int, state: tuple[list[jax.Array], list[jax.Array], Dual, jax.Array, jax.Array]):
         x, ahead, dual, tau, sigma = state
         rough = [
-            tuple(jnp.clip(p + sigma * difference(leaf, axis), -w, w) for axis, (p, w) in enumerate(zip(ps, ws)))
+            tuple(jnp.clip(p + sigma * _difference(leaf, axis), -w, w) for axis, (p, w) in enumerate(zip(ps, ws)))
             for leaf, ps, ws in zip(ahead, dual.rough, costs, strict=True)
         ]
         off = sum((g * (a - c)).sum() for g, a, c in zip(slope, ahead, centre, strict=True))
@@ -102,14 +103,26 @@ def solve(
         return following, ahead, dual, tau * theta, sigma / theta
 
     dual = Dual(dual.rough, jnp.clip(dual.slope, -bound, bound))
-    tau = problem.step_size
+    # steps in the ratio of how far the point and its duals have to go, and none longer than the slope is trusted
+    reach = jnp.sqrt(bound**2 + sum((w * w * leaf.size).sum() for leaf, ws in zip(centre, costs, strict=True) for w in ws))
+    balanced = norm(problem.centre) / jnp.maximum(reach * (2 * squares) ** 0.5, jnp.finfo(reach.dtype).tiny)
+    tau = jnp.where(balanced > 0, jnp.minimum(problem.step_size, balanced), problem.step_size)
     start = (centre, centre, dual, tau, 1 / (tau * 2 * squares))
     x, _, dual, _, _ = jax.lax.fori_loop(0, iterations, iterate, start)
     return jax.tree.unflatten(treedef, x), dual
 
 
 def _adjoint(rough: tuple[jax.Array, ...], like: jax.Array) -> jax.Array:
-    return sum((adjoint(p, axis) for axis, p in enumerate(rough)), jnp.zeros_like(like))
+    total = jnp.zeros_like(like)
+    for axis, p in enumerate(rough):
+        edge = [(0, 0)] * p.ndim
+        edge[axis] = (1, 1)
+        total = total - jnp.diff(jnp.pad(p, edge), axis=axis)
+    return total
+
+
+def _difference(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.diff(x, axis=axis)
 
 
 def _towards_unit_norm(x: jax.Array, weight: jax.Array) -> jax.Array:

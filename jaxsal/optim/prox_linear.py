@@ -18,7 +18,7 @@ from jaxsal.optim.status import Status
 # of the promised decrease: below the first a step is refused, below the second it was too long, above the third short
 _ACCEPTABLE, _POOR, _GOOD = 1e-4, 0.25, 0.75
 # steps in a row that promise nothing before the solver gives up
-_IDLE = 3
+_IDLE = 6
 
 
 class _Around(NamedTuple):
@@ -67,7 +67,7 @@ def prox_linear(
         step_size: the first ``t``, above 0.
         iterations: of the primal-dual method in each step.
         memory: how many accepted values a new one is compared with; 1 asks every step to descend.
-        tolerance: the lane ends as ``STAGNATED`` when the model promises less than this share of the value, three
+        tolerance: the lane ends as ``STAGNATED`` when the model promises less than this share of the value, six
             times in a row.
 
     Returns:
@@ -147,7 +147,8 @@ def _update(
 
     first = jnp.isinf(around.value)
     highest = around.recent.max()
-    ratio = jnp.where(first, _GOOD, (highest - value) / (highest - around.promise))
+    promised = jnp.maximum(highest - around.promise, jnp.finfo(highest.dtype).tiny)
+    ratio = jnp.where(first, _GOOD, (highest - value) / promised)
     accepted = first | (ratio > _ACCEPTABLE)  # NaN is refused
     step_size = jnp.where(ratio >= _POOR, around.step_size, around.step_size / 2)
     step_size = jnp.where(ratio > _GOOD, 2 * step_size, step_size)
