@@ -18,6 +18,7 @@ from jax import lax
 
 from jaxsal.engine.pool import max_pool, sum_pool
 from jaxsal.engine.thin import thin_convolution, thin_input_gradient, thin_kernel_gradient
+from jaxsal.engine.unread import extents_read
 from jaxsal.jaxpr import bind, inner, read, trace
 
 Pads = tuple[tuple[int, int], ...]
@@ -62,8 +63,9 @@ def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+    extents = extents_read(jaxpr)
     for eqn in jaxpr.eqns:
-        body, on_cpu = inner(eqn), _on_cpu(eqn)
+        body, on_cpu = inner(eqn), _on_cpu(eqn, extents.get(eqn.outvars[0], ()))
         if on_cpu is not None:
             out = [_by_platform(jaxpr, eqn, on_cpu, [read(env, atom) for atom in eqn.invars])]
         elif body is not None and _holds_target(body[0]):
@@ -82,12 +84,13 @@ def _by_platform(jaxpr: Any, eqn: Any, on_cpu: Callable[..., jax.Array], operand
     return lax.platform_dependent(*operands, cpu=on_cpu, default=native)
 
 
-def _on_cpu(eqn: Any) -> Callable[..., jax.Array] | None:
-    """What replaces an operation on CPU, or None to keep it."""
+def _on_cpu(eqn: Any, extent: Sequence[int] = ()) -> Callable[..., jax.Array] | None:
+    """What replaces an operation on CPU, or None to keep it; only so much of its output is ever read."""
     p = eqn.params
     if is_plain_convolution(eqn) and len(p["window_strides"]) in (2, 3):
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
-        return lambda x, kernel: _convolution(x, kernel, strides, padding, p["precision"])
+        grid = extent[1:-1] or eqn.outvars[0].aval.shape[1:-1]
+        return lambda x, kernel: _read_part(x, kernel, strides, padding, p["precision"], grid)
     if _is_plain_pool(eqn):
         pool = _POOLS[eqn.primitive.name]
         return lambda x: pool(x, p["window_dimensions"], p["window_strides"], p["padding"])
@@ -131,6 +134,23 @@ def is_plain_convolution(eqn: Any) -> bool:
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
         and min(min(pair) for pair in p["padding"]) >= 0
     )
+
+
+def _read_part(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any, grid: Sequence[int]
+) -> jax.Array:
+    """The convolution's first voxels along each axis; the others, which nobody reads, are 0."""
+    axes = list(zip(x.shape[1:-1], kernel.shape[:-2], strides, padding, strict=True))
+    whole = [(n + lo + hi - k) // s + 1 for n, k, s, (lo, hi) in axes]
+    if 0 in grid or list(grid) == whole:
+        return _convolution(x, kernel, strides, padding, precision)
+    reach = [(g - 1) * s + k - lo for g, (_, k, s, (lo, _)) in zip(grid, axes, strict=True)]
+    met = x[(slice(None), *(slice(0, max(r, 1)) for r in reach))]
+    pads = tuple((lo, max(r - n, 0)) for r, (n, _, _, (lo, _)) in zip(reach, axes, strict=True))
+    part = _convolution(met, kernel, strides, pads, precision)
+    part = part[(slice(None), *(slice(0, g) for g in grid))]
+    missing = [(0, n - g) for n, g in zip(whole, grid, strict=True)]
+    return jnp.pad(part, ((0, 0), *missing, (0, 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

@@ -91,7 +91,10 @@ def solve(
     def iterate(_: int, state: tuple[list[jax.Array], list[jax.Array], Dual, jax.Array, jax.Array]):
         x, ahead, dual, tau, sigma = state
         rough = [
-            tuple(jnp.clip(p + sigma * _difference(leaf, axis), -w, w) for axis, (p, w) in enumerate(zip(ps, ws)))
+            tuple(
+                jnp.clip(p + sigma * _difference(leaf, axis), -w, w)
+                for axis, (p, w) in enumerate(zip(ps, ws, strict=True))
+            )
             for leaf, ps, ws in zip(ahead, dual.rough, costs, strict=True)
         ]
         off = sum((g * (a - c)).sum() for g, a, c in zip(slope, ahead, centre, strict=True))
@@ -104,7 +107,9 @@ def solve(
 
     dual = Dual(dual.rough, jnp.clip(dual.slope, -bound, bound))
     # steps in the ratio of how far the point and its duals have to go, and none longer than the slope is trusted
-    reach = jnp.sqrt(bound**2 + sum((w * w * leaf.size).sum() for leaf, ws in zip(centre, costs, strict=True) for w in ws))
+    reach = jnp.sqrt(
+        bound**2 + sum((w * w * leaf.size).sum() for leaf, ws in zip(centre, costs, strict=True) for w in ws)
+    )
     balanced = norm(problem.centre) / jnp.maximum(reach * (2 * squares) ** 0.5, jnp.finfo(reach.dtype).tiny)
     tau = jnp.where(balanced > 0, jnp.minimum(problem.step_size, balanced), problem.step_size)
     start = (centre, centre, dual, tau, 1 / (tau * 2 * squares))

@@ -84,7 +84,9 @@ def test_it_goes_below_gradient_steps_in_a_tenth_of_the_evaluations():
     published = optim.minimise(
         objective, start, solver=optim.nonnegative(optim.armijo_once()), stop=optim.max_steps(1000)
     )
-    lane = optim.minimise(objective, start, solver=optim.nonnegative(optim.prox_linear(iterations=300)), stop=optim.max_steps(100))
+    lane = optim.minimise(
+        objective, start, solver=optim.nonnegative(optim.prox_linear(iterations=300)), stop=optim.max_steps(100)
+    )
     assert float(lane.value) <= float(published.value) + 1e-6
     assert int(lane.evaluations) <= 100
     assert Status(int(lane.status)) is Status.STAGNATED
