@@ -1,9 +1,9 @@
 """What shorter products do to the masks of the shipped network: seconds, masks, values, shares recovered.
 
-``python -m benchmarks.precision`` explains the MNI152 brain as ``jaxsal demo`` does, with the products of the network's
-tail in full float32, as the platform does them by default (TF32 on NVIDIA GPUs from Ampere on; on a CPU that is full
-float32, and is left out), and in bfloat16. Masks, objective and solver stay in float32 throughout. The prediction that a
-mask keeps is also computed by the full-precision tail, whatever it was optimised with.
+``python -m benchmarks.precision`` explains the MNI152 brain as ``jaxsal demo`` does, with the products of the
+network's tail in full float32, as the platform does them by default (TF32 on NVIDIA GPUs from Ampere on; on a CPU that
+is full float32, and is left out), and in bfloat16. Masks, objective and solver stay in float32 throughout. The
+prediction that a mask keeps is also computed by the full-precision tail, whatever it was optimised with.
 """
 
 import contextlib
@@ -132,13 +132,13 @@ def main(model: str = "", steps: int = 0) -> None:
     planned = plan(model or default_model(), **({"max_steps": steps} if steps else {}))
     on_cpu = jax.default_backend() == "cpu"
     found = {name: explained(planned, way) for name, way in WAYS.items() if not (on_cpu and name == "default")}
-    typer.echo(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}, {planned.options}\n")
+    typer.echo(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}, {planned.options}\n"
+    )
     typer.echo("| products | seconds | updates, all masks | lanes | utilisation |\n|---|---:|---:|---:|---:|")
     for name, each in found.items():
-        usage = each.result.usage
-        typer.echo(
-            f"| {name} | {each.seconds:.1f} | {int(each.result.steps.sum())} | {usage.lanes} | {usage.utilisation:.0%} |"
-        )
+        usage, steps = each.result.usage, int(each.result.steps.sum())
+        typer.echo(f"| {name} | {each.seconds:.1f} | {steps} | {usage.lanes} | {usage.utilisation:.0%} |")
     for name, each in found.items():
         if name != FULL:
             typer.echo(f"\n{name} against {FULL}:\n\n{table(planned, found[FULL], each)}")

@@ -127,7 +127,8 @@ def _holds_product(jaxpr: Any) -> bool:
 
 def _product(eqn: Any, operands: list[Any], dtype: Any) -> jax.Array:
     result = eqn.outvars[0].aval.dtype
-    if not all(jnp.issubdtype(a.dtype, jnp.floating) and a.dtype.itemsize > dtype.itemsize for a in operands):
+    given = [atom.aval.dtype for atom in eqn.invars]
+    if not all(jnp.issubdtype(own, jnp.floating) and own.itemsize > dtype.itemsize for own in given):
         return eqn.primitive.bind(*operands, **eqn.params)
     # a convolution that adds up in another type than its operands' has no gradient in JAX
     sums = result if eqn.primitive.name == "dot_general" else None

@@ -72,7 +72,9 @@ class JointResult:
         return status_words(self.status)
 
     def __repr__(self) -> str:
-        negative, steps = (np.broadcast_to(np.asarray(a), self.status.shape) for a in (self.negative_energy, self.steps))
+        negative, steps = (
+            np.broadcast_to(np.asarray(a), self.status.shape) for a in (self.negative_energy, self.steps)
+        )
         return described(self, f"one mask of {voxels(self.mask.shape[1:])} for all outputs", negative, steps)
 
 

@@ -175,7 +175,8 @@ def smocam_layers(
         _objective, prepared.features[:, None], jobs_of(prepared, [(lam, gamma)]), _start, stages[1:], **running
     )
     where = _geometries(stages, x) if geometry is None else tuple(geometry)
-    result = _collect(prepared, found, LayersConfig(prepared.indices, prepared.sigma, lam, gamma, percentile, where))
+    config = LayersConfig(prepared.indices, prepared.sigma, float(lam), float(gamma), float(percentile), where)
+    result = _collect(prepared, found, config)
     warn_of_flips(result.negative_energy)
     return result
 

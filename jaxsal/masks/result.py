@@ -106,8 +106,8 @@ def described(result: Any, title: str, negative: Any, steps: Any) -> str:
     """A result as text: what it is, what it cost, a line per output and image.
 
     Args:
-        result: with ``prediction``, ``masked_prediction``, ``recovered``, ``status`` of shape ``[k, b]``, ``config`` and
-            ``usage``.
+        result: with ``prediction``, ``masked_prediction``, ``recovered`` and ``status`` of shape ``[k, b]``, ``config``
+            and ``usage``.
         title: what the masks are.
         negative: energy of a mask on negative values, ``[k, b]``.
         steps: of a mask, ``[k, b]``.

@@ -105,7 +105,7 @@ def test_the_cosine_distance_keeps_proportions(x):
     assert (found.terms.distance < 1e-3).all()
     # sizes are not kept
     assert (np.asarray(found.recovered) < 0.5).all()
-    assert set(sum(found.status_names, [])) == {"unexplained"}
+    assert (found.status == optim.Status.UNEXPLAINED).all()
 
 
 def test_outputs_are_judged_apart(x):
