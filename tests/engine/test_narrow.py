@@ -68,14 +68,14 @@ def test_everything_else_is_as_it_was():
 
 
 def test_gradients_have_the_types_that_they_had_and_agree():
-    model = nnx.Sequential(
-        nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), jax.nn.relu, nnx.Conv(4, 2, (3, 3), rngs=nnx.Rngs(1))
-    )
+    convolutions = (nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), nnx.Conv(4, 2, (3, 3), rngs=nnx.Rngs(1)))
+    # tanh: at a kink two correct gradients differ
+    model = nnx.Sequential(convolutions[0], jnp.tanh, convolutions[1])
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     found, expected = (jax.grad(lambda x, m=m: (m(x) ** 2).sum())(x) for m in (narrow(model), model))
     assert found.dtype == jnp.float32
-    scale = float(jnp.abs(expected).max())
-    assert 1e-5 * scale < float(jnp.abs(found - expected).max()) < 3e-2 * scale
+    off = float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
+    assert 1e-4 < off < 2e-2
 
 
 def test_products_within_calls_and_of_closures_are_found():
@@ -166,17 +166,18 @@ def test_the_products_of_a_masked_tail_are_shared_in_the_short_type_too(model, x
 def test_masks_in_the_short_type_are_the_masks(model, x):
     split = jaxsal.split(model, x, "relu1")
     short = jaxsal.in_precision(split)
-    options = dict(sigma=0.3, gamma=1.0, max_steps=150, solver=optim.nonnegative(optim.armijo_once()))
+    # at the kinks of distance and smoothness two close runs part, more with every step
+    options = dict(sigma=0.3, gamma=1.0, max_steps=30, solver=optim.nonnegative(optim.armijo_once()))
     expected, found = (smocam(each, x, **options) for each in (split, short))
     assert found.mask.dtype == found.value.dtype == found.terms.norm.dtype == jnp.float32
     assert not (found.mask == expected.mask).all()
     for one, other in zip(found.mask.reshape(4, -1), expected.mask.reshape(4, -1), strict=True):
-        assert np.corrcoef(one, other)[0, 1] > 0.99
-        assert np.linalg.norm(one - other) < 0.05 * np.linalg.norm(other)
-    np.testing.assert_allclose(found.prediction, expected.prediction, rtol=2e-2, atol=2e-3)
+        assert np.corrcoef(one, other)[0, 1] > 0.95
+        assert np.linalg.norm(one - other) < 0.15 * np.linalg.norm(other)
+    np.testing.assert_allclose(found.prediction, expected.prediction, atol=0.05 * 0.3)
     # under the exact tail, what the masks of the short one recover
     exact = split.tail(split.head(x) * found.mask[0][..., None])[:, 0]
-    np.testing.assert_allclose(exact, expected.masked_prediction[0], atol=0.1 * 0.3)
+    np.testing.assert_allclose(exact, expected.masked_prediction[0], atol=0.02 * 0.3)
 
 
 def test_one_compilation_for_new_weights(x):
