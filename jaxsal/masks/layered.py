@@ -168,7 +168,7 @@ def smocam_layers(
     for stage in stages:
         check_model(stage)
     parts = Split(stages[0], Partial(_in_turn, stages[1:]))
-    prepared = prepare(parts, x, outputs, sigma, geometry and geometry[0], percentile)
+    prepared = prepare(parts, x, outputs, sigma, geometry[0] if geometry else None, percentile)
     last = _check_features(stages, x)
     prepared = prepared._replace(null=_nothing(stages[-1], last)[jnp.asarray(prepared.indices)])
     found = optimise(
