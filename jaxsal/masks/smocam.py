@@ -223,7 +223,7 @@ def optimise(
     objective: Callable[[Any, Any, Any], optim.Objective],
     groups: Any,
     jobs: Any,
-    initial: Callable[[Any, Any, Any], jax.Array],
+    initial: Callable[[Any, Any, Any], Any],
     shared: Any,
     rows: int | None = None,
     **running: Unpack[Running],
