@@ -22,20 +22,28 @@ if TYPE_CHECKING:
     from jaxsal import masks as masks
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.chaining import Chain as Chain
+    from jaxsal.chaining import at_input as at_input
+    from jaxsal.chaining import chain as chain
     from jaxsal.data import Volume as Volume
     from jaxsal.engine.geometry import Geometry as Geometry
     from jaxsal.engine.geometry import geometry as geometry
     from jaxsal.engine.lower import lower as lower
+    from jaxsal.engine.narrow import in_precision as in_precision
     from jaxsal.explanation import Explanation as Explanation
     from jaxsal.explanation import explain as explain
     from jaxsal.grids import GridSearch as GridSearch
     from jaxsal.grids import grid_search as grid_search
+    from jaxsal.masks import JointResult as JointResult
+    from jaxsal.masks import LayersResult as LayersResult
     from jaxsal.masks import MaskResult as MaskResult
     from jaxsal.masks import PerturbationResult as PerturbationResult
     from jaxsal.masks import extremal_perturbation as extremal_perturbation
     from jaxsal.masks import group_mask as group_mask
     from jaxsal.masks import meaningful_perturbation as meaningful_perturbation
     from jaxsal.masks import smocam as smocam
+    from jaxsal.masks import smocam_joint as smocam_joint
+    from jaxsal.masks import smocam_layers as smocam_layers
     from jaxsal.models import load_model as load_model
     from jaxsal.splitting import Split as Split
     from jaxsal.splitting import layers as layers
@@ -44,23 +52,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Chain": "jaxsal.chaining",
     "Explanation": "jaxsal.explanation",
     "Geometry": "jaxsal.engine.geometry",
     "GridSearch": "jaxsal.grids",
+    "JointResult": "jaxsal.masks",
+    "LayersResult": "jaxsal.masks",
     "MaskResult": "jaxsal.masks",
     "PerturbationResult": "jaxsal.masks",
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
+    "at_input": "jaxsal.chaining",
+    "chain": "jaxsal.chaining",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
+    "in_precision": "jaxsal.engine.narrow",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
     "meaningful_perturbation": "jaxsal.masks",
     "smocam": "jaxsal.masks",
+    "smocam_joint": "jaxsal.masks",
+    "smocam_layers": "jaxsal.masks",
     "split": "jaxsal.splitting",
 }
 _PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial, register_dataclass
 
 from jaxsal.jaxpr import Traced, bind, is_literal, read, trace
-from jaxsal.model import Model, as_pytree, check_model, named_layers
+from jaxsal.model import Layer, Model, as_pytree, check_model, named_layers
 
 
 class Split(NamedTuple):
@@ -141,8 +141,12 @@ class _Stage:
     start: int = field(metadata={"static": True})
     stop: int = field(metadata={"static": True})
 
+    def named_layers(self) -> tuple[Layer, ...]:
+        """Its own layers, so that it can be split again."""
+        return named_layers(self.model)[self.start : self.stop]
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        for layer in named_layers(self.model)[self.start : self.stop]:
+        for layer in self.named_layers():
             x = layer.call(x)
         return x
 

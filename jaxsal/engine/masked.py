@@ -25,19 +25,23 @@ _MOST_TAPS = 125
 
 
 class _Found(NamedTuple):
-    """Where a convolution of the features stands: position in the jaxpr, then in the call at that position, ..."""
+    """Where a convolution of the features stands: position in the jaxpr, then in the call at that position, ...
+
+    The features are those that it reads: brought to another dtype where the tail does that first.
+    """
 
     path: tuple[int, ...]
     eqn: Any
+    features: jax.Array
     kernel: jax.Array
 
 
 def masked(tail: Callable[[jax.Array], Any], features: jax.Array) -> Callable[[jax.Array], Any]:
     """The tail as a function of a mask on its features.
 
-    Where the features enter a convolution before anything else (channel-last, one group, no dilation, one dtype, at
-    most 125 taps, products of at most half a GiB), its products are computed here, once; what is returned only sums
-    them. Any other tail is applied to the masked features.
+    Where the features enter a convolution before anything but a change of their floating-point type (channel-last,
+    one group, no dilation, one dtype, at most 125 taps, products of at most half a GiB), its products are computed
+    here, once; what is returned only sums them. Any other tail is applied to the masked features.
 
     Args:
         tail: ``features[1, *t, c] -> y``.
@@ -58,7 +62,7 @@ def masked(tail: Callable[[jax.Array], Any], features: jax.Array) -> Callable[[j
     found = _find(traced.jaxpr, traced.consts, [features], 0)
     if found is None:
         return lower(lambda mask: tail(_apply(features, mask)))
-    convolve = _by_products(features, found)
+    convolve = _by_products(found)
 
     def apply(mask: jax.Array) -> Any:
         # the masked features serve whatever else reads them; unread, they are never computed
@@ -74,15 +78,18 @@ def _apply(features: jax.Array, mask: jax.Array) -> jax.Array:
 
 def _find(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], position: int) -> _Found | None:
     """The first operation on an argument, if it is a plain convolution of it."""
-    features = jaxpr.invars[position]
+    features = [jaxpr.invars[position]]  # and the same in other floating-point types
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     for index, eqn in enumerate(jaxpr.eqns):
-        places = [i for i, atom in enumerate(eqn.invars) if atom is features]
+        places = [i for i, atom in enumerate(eqn.invars) if any(atom is same for same in features)]
         if not places:
+            continue
+        if eqn.primitive.name == "convert_element_type" and jnp.issubdtype(eqn.params["new_dtype"], jnp.floating):
+            features += eqn.outvars
             continue
         body = inner(eqn)
         if places == [0] and is_plain_convolution(eqn):
-            return _Found((index,), eqn, _value(jaxpr, env, eqn.invars[1])) if _fits(eqn) else None
+            return _Found((index,), eqn, *(_value(jaxpr, env, atom) for atom in eqn.invars)) if _fits(eqn) else None
         if len(places) > 1 or body is None:
             return None
         deeper = _find(*body, [_value(jaxpr, env, atom) for atom in eqn.invars], places[0])
@@ -125,7 +132,7 @@ def _replay(
     return [read(env, atom) for atom in jaxpr.outvars]
 
 
-def _by_products(features: jax.Array, found: _Found) -> Callable[[jax.Array], jax.Array]:
+def _by_products(found: _Found) -> Callable[[jax.Array], jax.Array]:
     strides, padding, precision = (found.eqn.params[name] for name in ("window_strides", "padding", "precision"))
     window = found.kernel.shape[:-2]
     grid = found.eqn.outvars[0].aval.shape[1:-1]
@@ -133,12 +140,12 @@ def _by_products(features: jax.Array, found: _Found) -> Callable[[jax.Array], ja
     kernel = found.kernel.reshape(-1, *found.kernel.shape[-2:])
     multiply = functools.partial(jnp.matmul, precision=precision)
     products = jnp.stack(
-        [multiply(patch, tap) for patch, tap in zip(patches(features[0]), kernel, strict=True)], axis=-2
+        [multiply(patch, tap) for patch, tap in zip(patches(found.features[0]), kernel, strict=True)], axis=-2
     )
     products = products.reshape(-1, *products.shape[-2:])  # [voxels out, taps, channels out]
 
     def convolve(mask: jax.Array) -> jax.Array:
-        weights = jnp.stack([patch.reshape(-1) for patch in patches(mask)], axis=-1)
+        weights = jnp.stack([patch.reshape(-1) for patch in patches(mask)], axis=-1).astype(products.dtype)
         return jnp.einsum("vt,vtc->vc", weights, products, precision=precision).reshape(1, *grid, -1)
 
     return convolve

@@ -8,6 +8,11 @@ from jaxsal.masks.axes import smocam_networks as smocam_networks
 from jaxsal.masks.axes import smocam_restarts as smocam_restarts
 from jaxsal.masks.extremal import extremal_perturbation as extremal_perturbation
 from jaxsal.masks.group import group_mask as group_mask
+from jaxsal.masks.joint import JointResult as JointResult
+from jaxsal.masks.joint import smocam_joint as smocam_joint
+from jaxsal.masks.layered import LayersConfig as LayersConfig
+from jaxsal.masks.layered import LayersResult as LayersResult
+from jaxsal.masks.layered import smocam_layers as smocam_layers
 from jaxsal.masks.perturbation import meaningful_perturbation as meaningful_perturbation
 from jaxsal.masks.perturbed import ExtremalParts as ExtremalParts
 from jaxsal.masks.perturbed import Parts as Parts

@@ -191,9 +191,9 @@ def best_of(results: Sequence[MaskResult]) -> MaskResult:
         stacked = (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
         return stacked[(chosen, *np.indices(chosen.shape))]
 
-    names = [field.name for field in dataclasses.fields(MaskResult) if field.name != "config"]
+    names = [field.name for field in dataclasses.fields(MaskResult) if field.name not in ("config", "usage")]
     picked = {name: jax.tree.map(pick, *(getattr(result, name) for result in results)) for name in names}
-    return MaskResult(**picked, config=results[0].config)
+    return MaskResult(**picked, config=results[0].config, usage=_together([result.usage for result in results]))
 
 
 def pairs_of(lam: Sequence[float], gamma: Sequence[float]) -> list[tuple[float, float]]:
@@ -277,6 +277,17 @@ def _apart(lanes: optim.Lanes, count: int) -> list[Any]:
 def _slice(lanes: optim.Lanes, cut: Any) -> optim.Lanes:
     names = [field.name for field in dataclasses.fields(optim.Lanes) if field.name != "usage"]
     return optim.Lanes(**{name: jax.tree.map(cut, getattr(lanes, name)) for name in names}, usage=lanes.usage)
+
+
+def _together(usages: Sequence[optim.Usage]) -> optim.Usage:
+    """What several results cost; those of one run share the same object, which counts once."""
+    runs = list({id(usage): usage for usage in usages}.values())
+    return optim.Usage(
+        max(usage.lanes for usage in runs),
+        sum(usage.chunks for usage in runs),
+        sum(usage.useful for usage in runs),
+        sum(usage.computed for usage in runs),
+    )
 
 
 def _warn(results: Sequence[MaskResult]) -> None:

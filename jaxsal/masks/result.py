@@ -1,6 +1,7 @@
 """What an optimised mask is, and how far it can be believed."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxsal.engine.geometry import Geometry
-from jaxsal.optim import Status
+from jaxsal.optim import Status, Usage
 
 
 class Terms(NamedTuple):
@@ -64,6 +65,7 @@ class MaskResult:
             that misses some of it, above for one that overshoots.
         negative_energy: share of ``||M||^2`` on negative values; large ones mean flipped features.
         config: what the masks were optimised with.
+        usage: of the lanes; masks that were optimised in one run have it in common.
     """
 
     mask: jax.Array
@@ -79,22 +81,50 @@ class MaskResult:
     recovered: jax.Array
     negative_energy: jax.Array
     config: SmocamConfig
+    usage: Usage
 
     @property
     def status_names(self) -> list[list[str]]:
         """The status of every lane in words, ``[k][b]``."""
-        return [[Status(code).name.lower() for code in row] for row in self.status.tolist()]
+        return status_words(self.status)
 
     def __repr__(self) -> str:
-        columns = ("output", "image", "prediction", "masked", "recovered", "negative", "steps", "status")
-        lines = ["".join(f"{name:>13}" for name in columns)]
-        for (lane, image), _ in np.ndenumerate(self.status):
-            numbers = (self.prediction, self.masked_prediction, self.recovered, self.negative_energy)
-            cells = [self.config.outputs[lane], image, *(f"{float(n[lane, image]):.4g}" for n in numbers)]
-            cells += [int(self.steps[lane, image]), self.status_names[lane][image]]
-            lines.append("".join(f"{cell!s:>13}" for cell in cells))
-        shape = " x ".join(map(str, self.mask.shape[2:]))
-        return "\n".join([f"MaskResult: masks of {shape} voxels", *lines])
+        return described(self, f"masks of {voxels(self.mask.shape[2:])}", self.negative_energy, self.steps)
+
+
+def status_words(status: np.ndarray) -> list[list[str]]:
+    """Status codes ``[k, b]`` in words, ``[k][b]``."""
+    return [[Status(code).name.lower() for code in row] for row in status.tolist()]
+
+
+def voxels(shape: Sequence[int]) -> str:
+    """A grid in words."""
+    return f"{' x '.join(map(str, shape))} voxels"
+
+
+def described(result: Any, title: str, negative: Any, steps: Any) -> str:
+    """A result as text: what it is, what it cost, a line per output and image.
+
+    Args:
+        result: with ``prediction``, ``masked_prediction``, ``recovered`` and ``status`` of shape ``[k, b]``, ``config``
+            and ``usage``.
+        title: what the masks are.
+        negative: energy of a mask on negative values, ``[k, b]``.
+        steps: of a mask, ``[k, b]``.
+    """
+    columns = ("output", "image", "prediction", "masked", "recovered", "negative", "steps", "status")
+    lines = ["".join(f"{name:>13}" for name in columns)]
+    numbers = [np.asarray(a) for a in (result.prediction, result.masked_prediction, result.recovered, negative)]
+    words = status_words(result.status)
+    for place in np.ndindex(*result.status.shape):
+        cells = [result.config.outputs[place[0]], place[1], *(f"{float(a[place]):.4g}" for a in numbers)]
+        cells += [int(steps[place]), words[place[0]][place[1]]]
+        lines.append("".join(f"{cell!s:>13}" for cell in cells))
+    return "\n".join([f"{type(result).__name__}: {title}", _used(result.usage), *lines])
+
+
+def _used(usage: Usage) -> str:
+    return f"{usage.lanes} lanes side by side, {usage.utilisation:.0%} of their steps of use"
 
 
 def judge(

@@ -97,7 +97,7 @@ def smocam(
     at or below a percentile are set to zero.
 
     Args:
-        split: head and tail, see :func:`jaxsal.split`.
+        split: head and tail, see :func:`jaxsal.split`; :func:`jaxsal.at_input` puts the masks on the images.
         x: images ``[b, *space, c]``, float32.
         outputs: ``"all"`` or positions of the outputs to explain.
         sigma: standard deviation of the outputs over a population, in their units: a number for all, or one
@@ -223,7 +223,7 @@ def optimise(
     objective: Callable[[Any, Any, Any], optim.Objective],
     groups: Any,
     jobs: Any,
-    initial: Callable[[Any, Any, Any], jax.Array],
+    initial: Callable[[Any, Any, Any], Any],
     shared: Any,
     rows: int | None = None,
     **running: Unpack[Running],
@@ -257,10 +257,9 @@ def collect(prepared: Prepared, lanes: Any, lam: float, gamma: float, percentile
     )
     y, null = prepared.prediction.T, jnp.broadcast_to(prepared.null[:, None], masked.shape)
     recovered = (masked - null) / (y - null)
-    spatial = tuple(range(2, mask.ndim))
     return MaskResult(
         mask=mask,
-        saliency=_saliency(mask, prepared.geometry, prepared.space, jnp.asarray(percentile, jnp.float32)),
+        saliency=saliency_of(mask, prepared.geometry, prepared.space, jnp.asarray(percentile, jnp.float32)),
         value=value,
         terms=parts,
         steps=steps,
@@ -270,11 +269,18 @@ def collect(prepared: Prepared, lanes: Any, lam: float, gamma: float, percentile
         masked_prediction=masked,
         null_prediction=null,
         recovered=recovered,
-        negative_energy=(jnp.minimum(mask, 0) ** 2).sum(spatial) / (mask**2).sum(spatial),
+        negative_energy=negative_share(mask),
         config=SmocamConfig(
             prepared.indices, prepared.sigma, float(lam), float(gamma), float(percentile), prepared.geometry
         ),
+        usage=lanes.usage,
     )
+
+
+def negative_share(masks: jax.Array) -> jax.Array:
+    """Share of ``||M||^2`` on negative values, of masks ``[k, b, *t]``."""
+    spatial = tuple(range(2, masks.ndim))
+    return (jnp.minimum(masks, 0) ** 2).sum(spatial) / (masks**2).sum(spatial)
 
 
 def smocam_objective(
@@ -285,29 +291,31 @@ def smocam_objective(
     sigma: jax.Array,
     lam: Any,
     gamma: Any,
+    distance: terms.Distance = terms.l1_distance,
 ):
-    """SMOCAM's objective for one output of one image.
+    """SMOCAM's objective for one output of one image, or for several outputs together.
 
     Args:
         tail: ``features[1, *t, c] -> y[1, k]``.
         features: ``[1, *t, c]``.
-        index: of the output.
-        prediction: its value without a mask.
-        sigma: its standard deviation.
+        index: of the output ``[]``, or of the outputs ``[n]``.
+        prediction: its value without a mask, like ``index``.
+        sigma: its standard deviation, like ``index``.
         lam: weight of the norm term.
         gamma: weight of the smoothness term.
+        distance: ``(masked prediction, prediction, sigma) -> []``, one of :mod:`jaxsal.masks.terms`.
 
     Returns:
         ``mask[*t] -> (value, (Terms, masked prediction))``.
     """
     under = masked(tail, features)
 
-    def distance(mask: jax.Array):
+    def fit(mask: jax.Array):
         found = under(mask)[0, index]
-        parts = Terms(terms.l1_distance(found, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
+        parts = Terms(distance(found, prediction, sigma), terms.unit_norm(mask), terms.total_variation(mask))
         return parts.distance, (parts, found)
 
-    return optim.Composite(distance, optim.MaskPenalty(lam, gamma))
+    return optim.Composite(fit, optim.MaskPenalty(lam, gamma))
 
 
 def uniform_mask(shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
@@ -333,7 +341,8 @@ def _forward(head: Model, tail: Model, x: jax.Array):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _saliency(masks: jax.Array, geometry: Geometry, shape: tuple[int, ...], percentile: jax.Array) -> jax.Array:
+def saliency_of(masks: jax.Array, geometry: Geometry, shape: tuple[int, ...], percentile: jax.Array) -> jax.Array:
+    """Masks ``[k, b, *t]`` on the image's grid, with values at or below a percentile set to zero."""
     flat = masks.reshape(-1, *masks.shape[2:])
     # one map at a time: at full size a single one is tens of megabytes
     maps = jax.lax.map(lambda mask: keep_top(upsample(mask, geometry, shape), percentile, len(shape)), flat)

@@ -1,7 +1,13 @@
 """What a mask objective is made of: pure functions that add up."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+# (prediction under a mask, prediction, sigma) -> a number, 0 where they agree
+Distance = Callable[[Any, Any, Any], Any]
 
 
 def l1_distance(a: jax.Array, b: jax.Array, sigma: jax.Array | float = 1.0) -> jax.Array:

@@ -79,6 +79,18 @@ def test_the_best_restart_is_that_of_the_lowest_value(x):
         assert best.status[place] == source.status[place]
 
 
+def test_what_several_runs_cost_adds_up_and_one_run_counts_once(x):
+    options = dict(sigma=0.02, gamma=1.0, max_steps=5)
+    one, two = (smocam_restarts(PARTS, x, restarts=2, key=jax.random.key(i), lanes=2, **options) for i in range(2))
+    assert one[0].usage is one[1].usage
+    assert best_of(one).usage == one[0].usage
+    assert one[0].usage.useful == sum(int(result.evaluations.sum()) for result in one)
+    both = best_of([*one, *two]).usage
+    assert both.useful == one[0].usage.useful + two[0].usage.useful
+    assert both.computed == one[0].usage.computed + two[0].usage.computed
+    assert both.lanes == one[0].usage.lanes
+
+
 def test_masks_that_are_not_finite_are_never_the_best(x):
     found = list(smocam_restarts(PARTS, x, restarts=2, key=jax.random.key(3), sigma=0.02, gamma=1.0, max_steps=5))
     import dataclasses

@@ -50,6 +50,13 @@ def test_shapes_lead_with_outputs_and_images(result, x):
     assert "MaskResult: masks of 8 x 9 x 10 voxels" in repr(result)
 
 
+def test_what_the_lanes_cost_is_told(result):
+    assert result.usage.useful == int(result.evaluations.sum())
+    assert 0 < result.usage.utilisation <= 1
+    share = f"{result.usage.utilisation:.0%}"
+    assert repr(result).splitlines()[1] == f"{result.usage.lanes} lanes side by side, {share} of their steps of use"
+
+
 def test_the_mask_finds_the_corner_that_an_output_looks_at(result):
     near = np.zeros((8, 9, 10), bool)
     near[:3, :3, :3] = True
