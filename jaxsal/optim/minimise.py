@@ -12,10 +12,9 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.constraint import feasible, free_gradient
 from jaxsal.optim.incumbent import Incumbent, incumbent
+from jaxsal.optim.scheduled import Objective, at_step
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import Progress, StoppingRule
-
-Objective = Callable[[Any], tuple[Any, Any]]
 
 
 class Lane(NamedTuple):
@@ -50,14 +49,15 @@ def start(
     """A lane before its first step; the objective is not evaluated.
 
     Args:
-        objective: ``params -> (value, aux)``, a scalar and any pytree.
+        objective: ``params -> (value, aux)``, a scalar and any pytree, or :class:`jaxsal.optim.Scheduled`.
         params: where to start; projected if the solver is constrained.
         solver: an optax transform.
         stop: a stopping rule.
     """
     params = feasible(params, solver)
-    value, aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, params))
     zero, running = jnp.int32(0), jnp.int32(Status.RUNNING)
+    shapes = jax.eval_shape(at_step(objective, zero), params)
+    value, aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     return Lane(params, solver.init(params), stop.init(params), value, aux, zero, zero, running, running)
 
 
@@ -68,9 +68,10 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
     rule looks at that point, and a lane that is to end goes there first. A lane whose value or gradient is not finite
     ends with ``Status.NOT_FINITE``, where it is, or at the best point before.
     """
-    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(lane.params)
+    here = at_step(objective, lane.steps)
+    (value, aux), grad = jax.value_and_grad(here, has_aux=True)(lane.params)
     updates, solver_state = optax.with_extra_args_support(solver).update(
-        grad, lane.solver, lane.params, value=value, grad=grad, value_fn=Applied(_value, (objective,))
+        grad, lane.solver, lane.params, value=value, grad=grad, value_fn=Applied(_value, (here,))
     )
     held = incumbent(solver_state)
     best = Incumbent(lane.params, value, grad, jnp.int32(Status.RUNNING)) if held is None else held
@@ -120,7 +121,7 @@ def minimise(
     A pure function of its arguments: wrap it in ``jax.jit``, and in ``jax.vmap`` for many lanes.
 
     Args:
-        objective: ``params -> (value, aux)``, a scalar and any pytree.
+        objective: ``params -> (value, aux)``, a scalar and any pytree, or :class:`jaxsal.optim.Scheduled`.
         params: where to start, a pytree of floating-point arrays.
         solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments. Calls of
             ``value_fn`` are counted if its state says how many there were in a field ``num_linesearch_steps``, as
@@ -141,7 +142,7 @@ def minimise(
     return advance(objective, start(objective, params, solver, stop), solver, stop, forever)
 
 
-def _value(objective: Objective, params: chex.ArrayTree) -> chex.Array:
+def _value(objective: Callable[[Any], tuple[Any, Any]], params: chex.ArrayTree) -> chex.Array:
     return objective(params)[0]
 
 
