@@ -22,6 +22,7 @@ from jaxsal.masks.targets import Target, checked_key, find_targets, per_target, 
 from jaxsal.masks.terms import step_distance
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.optim.applied import Applied
+from jaxsal.optim.budget import at_least_one
 from jaxsal.progress import Meter
 
 
@@ -163,6 +164,7 @@ def extremal_perturbation(
         if not (np.isfinite(number) and number > 0):
             raise ValueError(f"{name} got {number}, a finite number above 0 is needed.")
     key = checked_key(key, chosen.random)
+    batch_size = batch_size if batch_size is None else at_least_one("batch_size", batch_size)
 
     model = as_pytree(model)
     y = predictions(model, x, batch_size or len(x))

@@ -9,7 +9,6 @@ import optax
 from jax.sharding import Mesh
 
 from jaxsal import optim
-from jaxsal.optim.budget import at_least_one
 from jaxsal.optim.constraint import split_constraint
 from jaxsal.optim.sets import box, clipping
 from jaxsal.progress import Meter, reporting
@@ -64,12 +63,8 @@ def side_by_side(batch_size: int | None, jobs: int) -> tuple[int | None, int | N
     """How many lanes a row has, and how many rows there are, for so many lanes at once.
 
     Args:
-        batch_size: lanes at once; None leaves both open.
+        batch_size: lanes at once, at least 1; None leaves both open.
         jobs: of one group.
-
-    Raises:
-        TypeError: if ``batch_size`` is not a whole number.
-        ValueError: if it is below 1.
 
     Example:
         >>> side_by_side(7, 3), side_by_side(2, 3), side_by_side(None, 3)
@@ -77,7 +72,7 @@ def side_by_side(batch_size: int | None, jobs: int) -> tuple[int | None, int | N
     """
     if batch_size is None:
         return None, None
-    lanes = min(at_least_one("batch_size", batch_size), jobs)
+    lanes = min(batch_size, jobs)
     return lanes, batch_size // lanes
 
 

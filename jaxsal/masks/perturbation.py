@@ -22,6 +22,7 @@ from jaxsal.masks.scores import Game, Score, check_choice
 from jaxsal.masks.targets import Target, checked_key, find_targets, per_target, predictions, values_of
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.optim.applied import Applied
+from jaxsal.optim.budget import at_least_one
 from jaxsal.progress import Meter
 
 _Preset = preset
@@ -131,6 +132,8 @@ def meaningful_perturbation(
     if goal is not None and (game != "deletion" or recipe.score != "closeness"):
         raise ValueError('goal moves an output by deleting: it needs score="closeness" and game="deletion".')
     key = checked_key(key, bool(recipe.jitter or recipe.noise or recipe.fill.random))
+    batch_size = batch_size if batch_size is None else at_least_one("batch_size", batch_size)
+
     model = as_pytree(model)
     y = predictions(model, x, batch_size or len(x))
     targets = find_targets(target, outputs, recipe.score, len(x), y.shape[1])
@@ -141,7 +144,6 @@ def meaningful_perturbation(
         goals = values_of(targets.measure, y, jnp.asarray(targets.index))
     else:
         goals = per_target("goal", goal, targets.index, y.shape[1], x.dtype)
-
     lanes, rows = side_by_side(batch_size, targets.index.shape[1])
 
     deletes = game == "deletion"
