@@ -62,20 +62,24 @@ def test_no_more_lanes_than_asked_for_and_the_same_masks(method, x):
 
 @METHODS
 def test_ctrl_c_gives_what_is_finished(method, x):
-    usual = signal.getsignal(signal.SIGINT)
+    usual = signal.default_int_handler  # a background job of a shell has another one
+    before = signal.signal(signal.SIGINT, usual)
 
     def press(done, total, text):
         if done >= 1:
             signal.raise_signal(signal.SIGINT)
 
     more = {} if method is group else {"batch_size": 1}
-    with pytest.raises(optim.Interrupted) as caught:
-        method(x, max_steps=4, progress=press, **more)
+    try:
+        with pytest.raises(optim.Interrupted) as caught:
+            method(x, max_steps=4, progress=press, **more)
+        assert signal.getsignal(signal.SIGINT) is usual
+    finally:
+        signal.signal(signal.SIGINT, before)
     statuses = np.asarray(caught.value.lanes.status)
     assert statuses.shape == {meaningful: (3, 2), extremal: (3, 4), group: (3, 2)}[method]
     assert (statuses == optim.Status.MAX_STEPS).any()
     assert (statuses == optim.Status.RUNNING).any()
-    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_a_users_rule_sees_masks_and_what_the_bounds_leave_of_the_gradient(x):
