@@ -15,19 +15,26 @@ from jaxsal.masks.separable import along_axes, gaussian
 from jaxsal.optim.applied import Applied
 
 
+def _as_it_is(x: Any) -> Any:
+    return x
+
+
 class Fill(NamedTuple):
     """A way to delete parts of an image.
 
     Attributes:
-        prepare: ``x[b, *space, c] -> state``, a pytree of arrays that lead with ``b``; done once.
-        apply: ``(state, mask[*space], key) -> [*space, c]`` for one image, its state and one mask in [0, 1];
+        prepare: ``x[b, *space, c] -> state``, a pytree of arrays that lead with ``b``; done once, and held for all
+            images together.
+        apply: ``(state, mask[*space], key) -> [*space, c]`` for one image, its expanded state and one mask in [0, 1];
             differentiable in the mask, and the image itself where the mask is 1.
         random: whether ``apply`` uses its key.
+        expand: ``state -> state`` of one image, compiled; held only for the images that are worked on.
     """
 
     prepare: Callable[[jax.Array], Any]
     apply: Callable[[Any, jax.Array, jax.Array], jax.Array]
     random: bool = False
+    expand: Callable[[Any], Any] = _as_it_is
 
 
 def constant(value: Any = 0.0) -> Fill:
@@ -70,7 +77,7 @@ def blur(sigma: float = 10.0, levels: int = 16) -> Fill:
 
     Args:
         sigma: standard deviation where ``m = 0``, in voxels.
-        levels: how many widths; each costs one copy of the image.
+        levels: how many widths; each costs one copy of every image that is worked on.
 
     Raises:
         ValueError: if ``sigma`` is not positive or there are fewer than two levels.
@@ -151,7 +158,7 @@ def _with_constant(value: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _with_blurred(sigma: float, radius: int | None, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return x, _blurred(x, sigma, radius=radius)
+    return x, jax.lax.map(lambda image: _blurred(image, sigma, radius=radius), x)
 
 
 def _with_median(size: int, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -174,13 +181,14 @@ def _noise(std: float, state: tuple[jax.Array, jax.Array], mask: jax.Array, key:
 def _levels(sigma: float, levels: int, power: int, mode: str) -> Fill:
     if not (np.isfinite(sigma) and sigma > 0) or levels < 2:
         raise ValueError(f"A blur got sigma={sigma} and {levels} levels; a width above 0 and two levels are needed.")
-    return Fill(Applied(_with_levels, (float(sigma), levels, mode)), Applied(_between_levels, (power,)))
+    expand = Applied(_levels_of, (float(sigma), levels, mode))
+    return Fill(_as_it_is, Applied(_between_levels, (power,)), expand=expand)
 
 
-def _with_levels(sigma: float, levels: int, mode: str, x: jax.Array) -> jax.Array:
-    """The image at widths from 0 to sigma, ``[b, levels, *space, c]``."""
+def _levels_of(sigma: float, levels: int, mode: str, image: jax.Array) -> jax.Array:
+    """One image at widths from 0 to sigma, ``[levels, *space, c]``."""
     widths = sigma * np.linspace(0, 1, levels)
-    return jnp.stack([_blurred(x, width, mode=mode) for width in widths], axis=1)
+    return jnp.stack([_blurred(image, width, mode=mode) for width in widths])
 
 
 def _between_levels(power: int, state: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
@@ -198,9 +206,8 @@ def _between_levels(power: int, state: jax.Array, mask: jax.Array, key: jax.Arra
     return out
 
 
-def _blurred(x: jax.Array, sigma: float, *, radius: int | None = None, mode: str = "nearest") -> jax.Array:
-    matrices = [gaussian(size, sigma, radius=radius, mode=mode) for size in x.shape[1:-1]]
-    return along_axes(x, [np.eye(x.shape[0]), *matrices])
+def _blurred(image: jax.Array, sigma: float, *, radius: int | None = None, mode: str = "nearest") -> jax.Array:
+    return along_axes(image, [gaussian(size, sigma, radius=radius, mode=mode) for size in image.shape[:-1]])
 
 
 def _nonnegative(name: str, **values: float) -> None:

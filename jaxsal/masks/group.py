@@ -8,21 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsal import optim
 from jaxsal.engine.lower import lower
 from jaxsal.masks import scores
-from jaxsal.masks.batches import Problem, in_batches
 from jaxsal.masks.fills import constant
 from jaxsal.masks.objective import on_image
+from jaxsal.masks.optimising import between_0_and_1, each_job, optimise
 from jaxsal.masks.penalties import Penalty, share_norm, variation_norm
-from jaxsal.masks.perturbed import Measured, Parts, PerturbationResult, judged
+from jaxsal.masks.perturbed import Found, Measured, Parts, PerturbationResult, collect
 from jaxsal.masks.separable import linear
-from jaxsal.masks.stepping import Variables, by_value, within
 from jaxsal.masks.targets import find_targets
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.optim.applied import Applied
-from jaxsal.progress import Meter, reporting
+from jaxsal.progress import Meter
 
 
 class _Plan(NamedTuple):
@@ -33,6 +33,7 @@ class _Plan(NamedTuple):
     sparsity: Penalty
     smoothness: Penalty
     space: tuple[int, ...]
+    grid: tuple[int, ...]
 
 
 class _Subjects(NamedTuple):
@@ -69,6 +70,7 @@ def group_mask(
     stop: optim.StoppingRule | None = None,
     max_steps: int = 300,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
     progress: Meter | None = None,
 ) -> PerturbationResult:
     r"""One mask for a set of subjects: the least that must be hidden from all of them.
@@ -80,7 +82,8 @@ def group_mask(
     where ``f`` is the mean probability of the true class over the subjects that the network classifies correctly, or,
     with a goal, the mean of ``|output - goal| / sigma`` over all subjects. Both norms are ``(sum |.|^beta)^(1 / beta)``
     over voxels, and over axes for forward differences. Gradients are summed batch by batch: memory does not grow with
-    the number of subjects. Networks, ``lam1`` and ``lam2`` are lanes of one compiled program.
+    the number of subjects. Networks, ``lam1`` and ``lam2`` are jobs for the lanes of one compiled program
+    (:func:`jaxsal.optim.minimise_groups`).
 
     Args:
         model: a network ``x[b, *space, c] -> y[b, k]``, or several of one architecture, such as the folds of a
@@ -96,10 +99,11 @@ def group_mask(
         goal: where an output is to be moved, a number or one per subject.
         sigma: standard deviation of that output over a population.
         factor: image voxels per voxel of the mask along an axis; between its voxels it is linear.
-        solver: an optax transform for masks, cut to [0, 1]; None is Adam with a rate of 0.1.
+        solver: an optax transform, see :func:`meaningful_perturbation`; None is Adam with steps of 0.1, clipped.
         stop: a stopping rule beside ``max_steps``; None stops when the objective stagnates.
         max_steps: most updates of a mask.
-        batch_size: subjects at once (for every lane); None for all.
+        batch_size: subjects at once (for every lane), which bounds memory; None for all.
+        mesh: of devices over which the networks are spread; None is the default device.
         progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
     Returns:
@@ -110,6 +114,7 @@ def group_mask(
         TypeError: if ``xs`` is not a floating-point array.
         ValueError: if an argument cannot be used, networks differ in their architecture, or one classifies no subject
             correctly.
+        Interrupted: on Ctrl-C, with the lanes ``[fold, lam1 * lam2]``, see :class:`jaxsal.optim.Interrupted`.
 
     Reference:
         Thibeau-Sutre et al., Visualization approach to assess the robustness of neural networks for medical image
@@ -123,7 +128,7 @@ def group_mask(
         (True, True)
     """
     check_input(xs, "xs")
-    networks, folds = _stacked(model)
+    networks, count = _stacked(model)
     hidden = constant(fill).prepare(xs[:1])[1][0]
     grids = _weights("lam1", lam1), _weights("lam2", lam2)
     goals = _goals(goal, len(xs))
@@ -134,7 +139,7 @@ def group_mask(
         raise ValueError(f"sigma got {sigma}, the output's standard deviation, a finite number above 0, is needed.")
 
     size = len(xs) if batch_size is None else min(batch_size, len(xs))
-    y = _forward(networks, xs, size, folds)
+    y = _forward(networks, xs, size, count)
     if y.ndim != 3:
         raise ValueError(f"The network returns {y.shape[1:]}, [batch, outputs] is needed: reduce its other axes.")
     targets = find_targets(target, None, "probability" if goal is None else "output", len(xs), y.shape[-1])
@@ -142,63 +147,68 @@ def group_mask(
     order, once = _batches(len(xs), size)
     weight = counts[:, order] * once / counts.sum(1)[:, None, None]
     index, units = jnp.asarray(targets.index[:, 0])[order], jnp.asarray(goals, xs.dtype)[order]
-    outer = _Network(networks, jnp.asarray(weight, xs.dtype))
+    folds = _Network(networks, jnp.asarray(weight, xs.dtype))
     space, grid = xs.shape[1:-1], tuple(max(1, n // factor) for n in xs.shape[1:-1])
     measure = Applied(_distance, (targets.measure,)) if goal is not None else Applied(_value, (targets.measure,))
-    plan = _Plan(targets.measure, measure, share_norm(beta1), variation_norm(beta2), space)
+    plan = _Plan(targets.measure, measure, share_norm(beta1), variation_norm(beta2), space, grid)
     pairs = np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, 2)
-    problem = Problem(
-        objective=Applied(_objective, (plan,)),
-        measure=Applied(_measure, (plan,)),
-        shared=_Subjects(xs[order], index, units, jnp.asarray(sigma, xs.dtype), hidden),
-        outer=lambda chosen: jax.tree.map(lambda a: a[chosen], outer),
-        inner=jnp.asarray(np.broadcast_to(pairs, (len(y), *pairs.shape)), xs.dtype),
-        start=lambda _, inner: jnp.ones((*inner.shape[:2], *grid), xs.dtype),
+    jobs = jnp.asarray(np.broadcast_to(pairs, (count, *pairs.shape)), xs.dtype)
+    shared = _Subjects(xs[order], index, units, jnp.asarray(sigma, xs.dtype), hidden)
+    ended = optimise(
+        Applied(_job_objective, (plan,)),
+        folds,
+        jobs,
+        Applied(_start, (plan,)),
+        shared,
+        title="Group mask",
+        solver=optim.clipped(optim.adam(0.1)) if solver is None else between_0_and_1(solver),
+        stop=optim.stagnation() if stop is None else stop,
+        max_steps=max_steps,
+        # a convolution whose kernel differs from row to row is slow on a CPU: one network after the other
+        rows=1 if jax.default_backend() == "cpu" else None,
+        mesh=mesh,
+        progress=progress,
     )
-    rule = optim.any_of(optim.stagnation() if stop is None else stop, optim.max_steps(max_steps))
-    adam = within(by_value(optax.adam, 0.1) if solver is None else solver)
-    with reporting(progress, "Group mask") as meter:
-        found = in_batches(problem, adam, rule, None, meter)
-
     several = _is_several(model), np.ndim(lam1) > 0, np.ndim(lam2) > 0
-    shape = tuple(n for n, axis in zip((len(y), *map(len, grids)), several, strict=True) if axis)
-    found = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[2:]), found)
-    value, parts, values = found.measured
-    # moved towards a goal, an output has arrived there and not where everything is hidden
-    ends = values if goal is None else values._replace(null=jnp.full_like(values.null, goals.mean()))
-    unit = 1.0 if goal is None else sigma
-    recovered, codes = judged(found.status, ends, "deletion", "probability" if goal is None else "closeness", unit)
-    return PerturbationResult(
-        mask=found.masks,
-        saliency=1 - _upsampled(found.masks, space),
-        value=value,
-        terms=parts,
-        steps=found.steps,
-        evaluations=found.evaluations,
-        status=codes,
-        prediction=values.whole,
-        masked_prediction=values.masked,
-        null_prediction=values.null,
-        recovered=recovered,
+    shape = tuple(n for n, axis in zip((count, *map(len, grids)), several, strict=True) if axis)
+    return collect(
+        ended,
+        each_job(Applied(_measure, (plan,)), shared, folds, (jobs, ended.params)),
+        lambda a: a.reshape(*shape, *a.shape[2:]),
         lanes=tuple(name for name, axis in zip(("fold", "lam1", "lam2"), several, strict=True) if axis),
         game="deletion",
+        score="probability" if goal is None else "closeness",
+        sigma=1.0 if goal is None else sigma,
+        goal=None if goal is None else jnp.full(jobs.shape[:2], goals.mean(), xs.dtype),
         subjects=counts if several[0] else counts[0],
     )
 
 
-def _objective(plan: _Plan, subjects: _Subjects, network: _Network, weights: jax.Array, variables: Variables):
-    mask = variables.mask
+def _job_objective(plan: _Plan, weights: jax.Array, network: _Network, subjects: _Subjects) -> optim.Objective:
+    return Applied(_objective, (plan, subjects, network, weights))
+
+
+def _start(plan: _Plan, weights: jax.Array, network: _Network, subjects: _Subjects) -> jax.Array:
+    return jnp.ones(plan.grid, weights.dtype)
+
+
+def _objective(plan: _Plan, subjects: _Subjects, network: _Network, weights: jax.Array, mask: jax.Array):
     score = _mean(plan.score, subjects, network, on_image(mask, linear, plan.space))
     parts = Parts(score, plan.sparsity(1 - mask), plan.smoothness(mask))
     return parts.score + weights[0] * parts.sparsity + weights[1] * parts.smoothness, parts
 
 
-def _measure(plan: _Plan, subjects: _Subjects, network: _Network, weights: jax.Array, mask: jax.Array):
-    value, parts = _objective(plan, subjects, network, weights, Variables(mask, jnp.zeros((), mask.dtype)))
+def _measure(plan: _Plan, subjects: _Subjects, network: _Network) -> Callable[[tuple[jax.Array, jax.Array]], Found]:
+    return Applied(_measured, (plan, subjects, network))
+
+
+def _measured(plan: _Plan, subjects: _Subjects, network: _Network, found: tuple[jax.Array, jax.Array]) -> Found:
+    weights, mask = found
+    value, parts = _objective(plan, subjects, network, weights, mask)
     full = on_image(mask, linear, plan.space)
     explained = Applied(_value, (plan.measure,))
     values = [_mean(explained, subjects, network, m) for m in (jnp.ones_like(full), full, jnp.zeros_like(full))]
-    return value, parts, Measured(*values)
+    return Found(value, parts, Measured(*values), 1 - full)
 
 
 def _mean(score: Any, subjects: _Subjects, network: _Network, full: jax.Array) -> jax.Array:
@@ -281,10 +291,3 @@ def _forward(networks: Any, xs: jax.Array, size: int, folds: int) -> jax.Array:
         return jax.lax.map(lambda x: lower(network)(x[None])[0], xs, batch_size=size)
 
     return jax.vmap(one, axis_size=folds)(networks)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _upsampled(masks: jax.Array, space: tuple[int, ...]) -> jax.Array:
-    flat = masks.reshape(-1, *masks.shape[-len(space) :])
-    full = jax.lax.map(lambda mask: on_image(mask, linear, space), flat)
-    return full.reshape(*masks.shape[: -len(space)], *space)

@@ -217,7 +217,7 @@ def _objective(job: Job, features: jax.Array, stages: tuple[Model, ...]) -> opti
     """SMOCAM's objective for a job of the image whose ``features[1, *t, c]`` of the first layer are given."""
     under = masked(stages[0], features)
 
-    def objective(masks: tuple[jax.Array, ...]):
+    def distance(masks: tuple[jax.Array, ...]):
         values = under(masks[0])
         for stage, mask in zip(stages[1:], masks[1:], strict=True):
             values = lower(stage)(values * mask[None, ..., None])
@@ -226,10 +226,9 @@ def _objective(job: Job, features: jax.Array, stages: tuple[Model, ...]) -> opti
             jnp.stack([term(mask) for mask in masks]) for term in (terms.unit_norm, terms.total_variation)
         )
         parts = Terms(terms.l1_distance(found, job.prediction, job.sigma), norms, variations)
-        value = parts.distance + job.lam * norms.sum() + job.gamma * variations.sum()
-        return value, (parts, found)
+        return parts.distance, (parts, found)
 
-    return objective
+    return optim.Composite(distance, optim.MaskPenalty(job.lam, job.gamma))
 
 
 def _start(job: Job, features: jax.Array, stages: tuple[Model, ...]) -> tuple[jax.Array, ...]:

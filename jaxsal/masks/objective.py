@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from jaxsal.engine.lower import lower
 from jaxsal.masks import scores
-from jaxsal.masks.perturbed import Measured, Parts
+from jaxsal.masks.perturbed import Found, Measured, Parts
 from jaxsal.masks.presets import Recipe, Upsampling
 from jaxsal.masks.separable import along_axes
-from jaxsal.masks.stepping import Variables
 from jaxsal.model import Model
+from jaxsal.optim import Scheduled
+from jaxsal.optim.applied import Applied
 
 
 class Plan(NamedTuple):
@@ -20,6 +21,7 @@ class Plan(NamedTuple):
 
     Attributes:
         perturb: a fill's ``apply``.
+        expand: a fill's ``expand``.
         measure: ``(y[n, k], index) -> [n]``, the value that is explained.
         closeness: whether the score is how close this value is to a goal, or the value itself.
         sign: of the score in the objective: 1 lowers it, -1 raises it.
@@ -29,6 +31,7 @@ class Plan(NamedTuple):
     """
 
     perturb: Callable[..., jax.Array]
+    expand: Callable[[Any], Any]
     measure: Callable[[jax.Array, jax.Array], jax.Array]
     closeness: bool
     sign: int
@@ -55,7 +58,7 @@ class Image(NamedTuple):
     """One image.
 
     Attributes:
-        state: of the fill, for the image with ``jitter`` voxels more at its far ends.
+        state: of the fill, for the image with ``jitter`` voxels more at its far ends; expanded where it is used.
         key: of jitter and noise.
     """
 
@@ -77,27 +80,60 @@ class Wanted(NamedTuple):
     sigma: jax.Array
 
 
-def objective(plan: Plan, shared: Shared, image: Image, wanted: Wanted, variables: Variables):
+class Job(NamedTuple):
+    """What one mask is optimised for.
+
+    Attributes:
+        wanted: the value.
+        start: mask ``[*t]`` to begin with.
+    """
+
+    wanted: Wanted
+    start: jax.Array
+
+
+def job_objective(plan: Plan, job: Job, image: Image, shared: Shared) -> Scheduled:
+    """The objective of a job, as lanes take it."""
+    return Scheduled(Applied(objective, (plan, shared, expanded(plan, image), job.wanted)))
+
+
+def job_start(job: Job, image: Image, shared: Shared) -> jax.Array:
+    """Where a job begins."""
+    return job.start
+
+
+def expanded(plan: Plan, image: Image) -> Image:
+    """An image with all that its fill makes of it."""
+    return image._replace(state=plan.expand(image.state))
+
+
+def objective(plan: Plan, shared: Shared, image: Image, wanted: Wanted, mask: jax.Array, step: jax.Array):
     """``sign * score + warm_up * (lam1 * sparsity + lam2 * smoothness)`` of a mask at a step, and its parts."""
-    mask, step = variables
     recipe = plan.recipe
     full = on_image(mask, recipe.upsampling, plan.space)
-    key = jax.random.fold_in(image.key, step.astype(jnp.int32))
+    key = jax.random.fold_in(image.key, step)
     copies = jax.vmap(lambda key: _disturbed(plan, image.state, full, key))(jax.random.split(key, recipe.samples))
     parts = _parts(plan, wanted, mask, full, lower(shared.model)(copies))
-    weight = jnp.minimum(step / recipe.warm_up, 1) if recipe.warm_up else jnp.ones_like(step)
     penalties = shared.lam1 * parts.sparsity + shared.lam2 * parts.smoothness
-    return plan.sign * parts.score + weight * penalties, parts
+    if recipe.warm_up:
+        penalties = jnp.minimum(step.astype(mask.dtype) / recipe.warm_up, 1) * penalties
+    return plan.sign * parts.score + penalties, parts
 
 
-def measure(plan: Plan, shared: Shared, image: Image, wanted: Wanted, mask: jax.Array):
-    """Value, parts and predictions of a mask without jitter, added noise and warm-up."""
+def measure(plan: Plan, shared: Shared, image: Image) -> Callable[[tuple[Wanted, jax.Array]], Found]:
+    """What is known of a mask ``(wanted, mask) -> Found``, without jitter, added noise and warm-up."""
+    return Applied(_measured, (plan, shared, expanded(plan, image)))
+
+
+def _measured(plan: Plan, shared: Shared, image: Image, found: tuple[Wanted, jax.Array]) -> Found:
+    wanted, mask = found
     full = on_image(mask, plan.recipe.upsampling, plan.space)
     images = jnp.stack([perturbed(plan, image, m) for m in (jnp.ones_like(full), full, jnp.zeros_like(full))])
     y = lower(shared.model)(images)
     parts = _parts(plan, wanted, mask, full, y[1:2])
     value = plan.sign * parts.score + shared.lam1 * parts.sparsity + shared.lam2 * parts.smoothness
-    return value, parts, Measured(*plan.measure(y, wanted.index))
+    shown = on_image(mask, plan.recipe.shown, plan.space)
+    return Found(value, parts, Measured(*plan.measure(y, wanted.index)), 1 - shown if plan.deletes else shown)
 
 
 def perturbed(plan: Plan, image: Image, full: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """Meaningful perturbation: the smallest part of an image that decides over a prediction."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,22 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsal import optim
-from jaxsal.masks.ball import ball_start
-from jaxsal.masks.batches import Problem, in_batches
+from jaxsal.masks.ball import ball_starts
 from jaxsal.masks.fills import Fill, constant, named_fill
-from jaxsal.masks.lanes import evaluate_lanes
-from jaxsal.masks.objective import Image, Plan, Shared, Wanted, measure, objective, on_image
+from jaxsal.masks.objective import Image, Job, Plan, Shared, Wanted, job_objective, job_start, measure
+from jaxsal.masks.optimising import between_0_and_1, each_job, optimise, side_by_side
 from jaxsal.masks.penalties import Penalty
-from jaxsal.masks.perturbed import PerturbationResult, judged
+from jaxsal.masks.perturbed import PerturbationResult, collect
 from jaxsal.masks.presets import Recipe, preset
 from jaxsal.masks.scores import Game, Score, check_choice
-from jaxsal.masks.stepping import best_after, by_value, within
 from jaxsal.masks.targets import Target, checked_key, find_targets, per_target, predictions, values_of
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.optim.applied import Applied
-from jaxsal.progress import Meter, reporting
+from jaxsal.optim.budget import at_least_one
+from jaxsal.progress import Meter
 
 _Preset = preset
 
@@ -53,6 +52,7 @@ def meaningful_perturbation(
     max_steps: int | None = None,
     key: jax.Array | None = None,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
     progress: Meter | None = None,
 ) -> PerturbationResult:
     r"""The smallest, smoothest part of an image without which a prediction falls, or with which alone it stays.
@@ -64,7 +64,8 @@ def meaningful_perturbation(
     ``-f(Phi(x; m)) + lam1 * sparsity(m) + lam2 * smoothness(m)`` (preservation),
 
     where ``Phi`` keeps the image where the mask is 1 and fills it where the mask is 0. All values of all images are
-    lanes of one compiled program. What is not given is the preset's.
+    jobs for the lanes of one compiled program (:func:`jaxsal.optim.minimise_groups`). What is not given is the
+    preset's.
 
     Args:
         model: ``x[b, *space, c] -> y[b, k]``.
@@ -89,12 +90,14 @@ def meaningful_perturbation(
         factor: image voxels per voxel of the mask along an axis.
         jitter: largest shift of the image under the mask, in voxels.
         noise: standard deviation of noise on the perturbed image, in its units.
-        solver: an optax transform for masks, cut to [0, 1]; build it once, or by
-            :func:`jaxsal.masks.stepping.by_value`.
-        stop: a stopping rule beside ``max_steps``; it sees :class:`jaxsal.masks.stepping.Variables`.
+        solver: an optax transform; kept within [0, 1] by :func:`jaxsal.optim.in_box`, unless it is by
+            :func:`jaxsal.optim.clipped`. Build it once, or by :func:`jaxsal.optim.preset`.
+        stop: a stopping rule beside ``max_steps``.
         max_steps: most updates of a mask.
         key: of the random fill, jitter and noise; needed where there are any.
-        batch_size: lanes, that is values of images, at once; None for all.
+        batch_size: lanes, that is values of images, at once (on each device), which bounds memory; None takes as many
+            as are useful and fit.
+        mesh: of devices over which the images are spread; None is the default device.
         progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
 
     Returns:
@@ -103,6 +106,7 @@ def meaningful_perturbation(
     Raises:
         TypeError: if ``x`` is not a floating-point array, or ``target`` or ``key`` is none.
         ValueError: if ``x``, the weights or an option cannot be used.
+        Interrupted: on Ctrl-C, with the lanes ``[image, output]``, see :class:`jaxsal.optim.Interrupted`.
 
     Reference:
         Fong and Vedaldi, Interpretable explanations of black boxes by meaningful perturbation, ICCV 2017,
@@ -128,8 +132,7 @@ def meaningful_perturbation(
     if goal is not None and (game != "deletion" or recipe.score != "closeness"):
         raise ValueError('goal moves an output by deleting: it needs score="closeness" and game="deletion".')
     key = checked_key(key, bool(recipe.jitter or recipe.noise or recipe.fill.random))
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size got {batch_size}, at least 1 is needed.")
+    batch_size = batch_size if batch_size is None else at_least_one("batch_size", batch_size)
 
     model = as_pytree(model)
     y = predictions(model, x, batch_size or len(x))
@@ -141,10 +144,12 @@ def meaningful_perturbation(
         goals = values_of(targets.measure, y, jnp.asarray(targets.index))
     else:
         goals = per_target("goal", goal, targets.index, y.shape[1], x.dtype)
+    lanes, rows = side_by_side(batch_size, targets.index.shape[1])
 
     deletes = game == "deletion"
     plan = Plan(
         perturb=recipe.fill.apply,
+        expand=recipe.fill.expand,
         measure=targets.measure,
         closeness=recipe.score == "closeness",
         sign=1 if deletes and goal is None else -1,
@@ -153,72 +158,48 @@ def meaningful_perturbation(
         space=x.shape[1:-1],
     )
     shared = Shared(model, jnp.asarray(recipe.lam1, x.dtype), jnp.asarray(recipe.lam2, x.dtype))
+    padding = [(0, 0), *[(0, recipe.jitter)] * len(plan.space), (0, 0)]
+    images = Image(recipe.fill.prepare(jnp.pad(x, padding, mode="edge")), jax.random.split(key, len(x)))
     wanted = Wanted(jnp.asarray(targets.index), goals, unit)
-    limit = optim.max_steps(recipe.steps)
-    bounded = within(recipe.solver)
-    remembering = bounded if recipe.best_after is None else best_after(bounded, recipe.best_after)
-    rule = limit if stop is None else optim.any_of(stop, limit)
-    problem = Problem(
-        objective=Applied(objective, (plan,)),
-        measure=Applied(measure, (plan,)),
-        shared=shared,
-        outer=functools.partial(_images, recipe, x, jax.random.split(key, len(x))),
-        inner=wanted,
-        start=functools.partial(_begin, plan, recipe, shared),
+    solver = between_0_and_1(recipe.solver)
+    ended = optimise(
+        Applied(job_objective, (plan,)),
+        images,
+        Job(wanted, _starts(plan, recipe, shared, images, wanted)),
+        job_start,
+        shared,
+        title="Meaningful perturbation",
+        solver=solver if recipe.best_after is None else optim.best_so_far(solver, after=recipe.best_after),
+        stop=stop,
+        max_steps=recipe.steps,
+        lanes=lanes,
+        rows=rows,
+        mesh=mesh,
+        progress=progress,
     )
-    with reporting(progress, "Meaningful perturbation") as meter:
-        found = in_batches(problem, remembering, rule, batch_size, meter)
-    if targets.several:
-        found, wanted = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (found, wanted))
-    else:
-        found, wanted = jax.tree.map(lambda a: a[:, 0], (found, wanted))
-    value, parts, values = found.measured
-    # moved towards a goal, an output has arrived there and not where everything is deleted
-    ends = values if goal is None else values._replace(null=wanted.goal)
-    recovered, codes = judged(found.status, ends, game, recipe.score, wanted.sigma)
-    return PerturbationResult(
-        mask=found.masks,
-        saliency=_saliency(plan, found.masks),
-        value=value,
-        terms=parts,
-        steps=found.steps,
-        evaluations=found.evaluations,
-        status=codes,
-        prediction=values.whole,
-        masked_prediction=values.masked,
-        null_prediction=values.null,
-        recovered=recovered,
+    return collect(
+        ended,
+        each_job(Applied(measure, (plan,)), shared, images, (wanted, ended.params)),
+        (lambda a: jnp.swapaxes(a, 0, 1)) if targets.several else (lambda a: a[:, 0]),
         lanes=("output", "image") if targets.several else ("image",),
         game=game,
+        score=recipe.score,
+        sigma=unit,
+        goal=None if goal is None else goals,
     )
 
 
-def _images(recipe: Recipe, x: jax.Array, keys: jax.Array, chosen: np.ndarray) -> Image:
-    padding = [(0, 0), *[(0, recipe.jitter)] * (x.ndim - 2), (0, 0)]
-    return Image(recipe.fill.prepare(jnp.pad(x[chosen], padding, mode="edge")), keys[chosen])
-
-
-def _begin(plan: Plan, recipe: Recipe, shared: Shared, outer: Image, inner: Wanted) -> jax.Array:
+def _starts(plan: Plan, recipe: Recipe, shared: Shared, images: Image, wanted: Wanted) -> jax.Array:
     grid = tuple(max(1, size // recipe.factor) for size in plan.space)
-    masks = jnp.ones((*inner.index.shape, *grid), shared.lam1.dtype)
     if isinstance(recipe.start, str):
-        return evaluate_lanes(Applied(ball_start, (plan,)), shared, outer, inner, masks)
-    return recipe.start * masks
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _saliency(plan: Plan, masks: jax.Array) -> jax.Array:
-    rank = len(plan.space)
-    flat = masks.reshape(-1, *masks.shape[-rank:])
-    # one map at a time: at full size a single one is tens of megabytes
-    kept = jax.lax.map(lambda mask: on_image(mask, plan.recipe.shown, plan.space), flat)
-    return (1 - kept if plan.deletes else kept).reshape(*masks.shape[:-rank], *plan.space)
+        return each_job(Applied(ball_starts, (plan, grid)), shared, images, wanted)
+    return jnp.full((*wanted.index.shape, *grid), recipe.start, shared.lam1.dtype)
 
 
 def _compiled(recipe: Recipe) -> Recipe:
     """The part of a recipe that the objective reads; the rest is given when it runs and compiles nothing anew."""
     return dataclasses.replace(
-        recipe, fill=constant(), solver=by_value(optax.identity), steps=0, lam1=0.0, lam2=0.0, factor=1, start=0.0,
+        recipe, fill=constant(), solver=optim.preset(optax.identity), steps=0, lam1=0.0, lam2=0.0, factor=1, start=0.0,
         best_after=None,
     )  # fmt: skip
 

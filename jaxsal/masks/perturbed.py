@@ -1,5 +1,6 @@
 """What masks on the input are, and how far they can be believed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from jaxsal.masks.result import judge
 from jaxsal.masks.scores import Game, Score
-from jaxsal.optim import Status
+from jaxsal.optim import Lanes, Status, Usage
 
 
 class Parts(NamedTuple):
@@ -51,6 +52,22 @@ class Measured(NamedTuple):
     null: jax.Array
 
 
+class Found(NamedTuple):
+    """What is known of a mask that was found, of one lane or of all.
+
+    Attributes:
+        value: of the objective.
+        terms: its parts.
+        values: that are explained.
+        saliency: ``[..., *space]``, see :class:`PerturbationResult`.
+    """
+
+    value: jax.Array
+    terms: Parts | ExtremalParts
+    values: Measured
+    saliency: jax.Array
+
+
 @dataclass(frozen=True, repr=False)
 class PerturbationResult:
     """Masks on the input and what tells a true explanation from an empty one.
@@ -76,6 +93,7 @@ class PerturbationResult:
             deletes. Of an output that is moved to a goal, the goal takes the place of ``null``.
         lanes: what the leading axes are, e.g. ``("image",)`` or ``("area", "image")``.
         game: what was played.
+        usage: what the optimisation cost.
         subjects: of a group mask: whether a subject counts, ``[fold, n]``; else None.
     """
 
@@ -92,6 +110,7 @@ class PerturbationResult:
     recovered: jax.Array
     lanes: tuple[str, ...]
     game: str
+    usage: Usage
     subjects: np.ndarray | None = None
 
     @property
@@ -110,6 +129,57 @@ class PerturbationResult:
 
 
 _COLUMNS = ("prediction", "masked", "null", "recovered", "steps", "status")
+
+
+def collect(
+    ended: Lanes,
+    found: Found,
+    arranged: Callable[[jax.Array], jax.Array],
+    *,
+    lanes: tuple[str, ...],
+    game: str,
+    score: Score,
+    sigma: jax.Array | float,
+    goal: jax.Array | None = None,
+    subjects: np.ndarray | None = None,
+) -> PerturbationResult:
+    """The result of ended lanes, judged.
+
+    Args:
+        ended: ``[groups, jobs of a group]``.
+        found: of each of them.
+        arranged: brings these axes to the result's.
+        lanes: what the result's leading axes are.
+        game: what was played.
+        score: what was explained.
+        sigma: standard deviation of the values, ``[groups, jobs of a group]`` or a number; probabilities have 1.
+        goal: to which the values were moved, like ``sigma``, if they were.
+        subjects: of a group mask.
+    """
+    masks, steps, evaluations, status, found = jax.tree.map(
+        arranged, (ended.params, ended.steps, ended.evaluations, ended.status, found)
+    )
+    # moved towards a goal, an output has arrived there and not where everything is deleted
+    ends = found.values if goal is None else found.values._replace(null=arranged(goal))
+    unit = arranged(sigma) if isinstance(sigma, jax.Array) else sigma
+    share, codes = judged(status, ends, "deletion" if game == "deletion" else "preservation", score, unit)
+    return PerturbationResult(
+        mask=masks,
+        saliency=found.saliency,
+        value=found.value,
+        terms=found.terms,
+        steps=steps,
+        evaluations=evaluations,
+        status=codes,
+        prediction=found.values.whole,
+        masked_prediction=found.values.masked,
+        null_prediction=found.values.null,
+        recovered=share,
+        lanes=lanes,
+        game=game,
+        usage=ended.usage,
+        subjects=subjects,
+    )
 
 
 def judged(status: Any, values: Measured, game: Game, score: Score, sigma: Any) -> tuple[jax.Array, np.ndarray]:

@@ -7,12 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import optax
 
+from jaxsal import optim
 from jaxsal.masks import fills, separable
-from jaxsal.masks.amsgrad import amsgrad
 from jaxsal.masks.fills import Fill
 from jaxsal.masks.penalties import Penalty, share_mean, share_sum, variation_mean, variation_sum
 from jaxsal.masks.scores import Score
-from jaxsal.masks.stepping import by_value
 from jaxsal.optim.applied import Applied
 
 Upsampling = Callable[[int, int], np.ndarray]
@@ -25,7 +24,7 @@ class Recipe:
     Attributes:
         fill: what is put where the mask deletes.
         score: what is explained, see :func:`jaxsal.masks.meaningful_perturbation`.
-        solver: an optax transform for masks; its steps are cut to masks within [0, 1].
+        solver: an optax transform for masks, see :func:`jaxsal.masks.meaningful_perturbation`.
         steps: how many it makes.
         lam1: weight of the sparsity.
         sparsity: penalty on the share of the mask's grid that is deleted (or kept, in the preservation game).
@@ -98,7 +97,7 @@ def _own() -> Recipe:
     return Recipe(
         fill=fills.blur(10.0),
         score="closeness",
-        solver=by_value(optax.adam, 0.1),
+        solver=optim.clipped(optim.adam(0.1)),
         steps=300,
         lam1=10.0,
         sparsity=share_mean(1),
@@ -113,7 +112,7 @@ def _fong() -> Recipe:
     return Recipe(
         fill=fills.crossfade(10.0),
         score="probability",
-        solver=by_value(optax.adam, 0.1, b1=0.9, b2=0.999, eps=1e-8),
+        solver=optim.clipped(optim.adam(0.1)),
         steps=300,
         lam1=1e-4,
         sparsity=share_sum(1),
@@ -132,7 +131,7 @@ def _fong_torch() -> Recipe:
         # an 11 x 11 window
         fill=fills.crossfade(10.0, radius=5),
         score="probability",
-        solver=by_value(optax.adam, 0.1, b1=0.9, b2=0.999, eps=1e-8),
+        solver=optim.clipped(optim.adam(0.1)),
         steps=300,
         lam1=1e-2,
         sparsity=share_mean(1),
@@ -147,7 +146,7 @@ def _jacobgil() -> Recipe:
     return Recipe(
         fill=fills.median(11),
         score="probability",
-        solver=by_value(optax.adam, 0.1, b1=0.9, b2=0.999, eps=1e-8),
+        solver=optim.clipped(optim.adam(0.1)),
         steps=500,
         lam1=1e-2,
         sparsity=share_mean(1),
@@ -166,7 +165,7 @@ def _kan() -> Recipe:
         # both filters are 5 voxels wide: with a sigma of 10 they are almost means
         fill=fills.crossfade(10.0, radius=2),
         score="probability",
-        solver=amsgrad(0.3, b1=0.9, b2=0.99, eps=1e-8, fall=0.1, every=30),
+        solver=optim.clipped(optim.amsgrad(0.3, second_momentum=0.99, fall=0.1, every=30)),
         steps=300,
         lam1=3.0,
         sparsity=share_mean(1),

@@ -15,15 +15,13 @@ from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
 from jaxsal.engine.masked import masked
 from jaxsal.masks import terms
+from jaxsal.masks.optimising import optimise as optimise_masks
 from jaxsal.masks.result import MaskResult, SmocamConfig, Terms, judge, warn_of_flips
 from jaxsal.masks.upsample import keep_top, upsample
 from jaxsal.model import Model, as_pytree, check_input, check_model
-from jaxsal.progress import Meter, reporting
+from jaxsal.progress import Meter
 from jaxsal.splitting import Split
 from jaxsal.target import output_indices
-
-# what an image's masks share is computed once per chunk: long enough for that to cost little
-_CHUNK = 50
 
 
 class Job(NamedTuple):
@@ -106,8 +104,8 @@ def smocam(
             voxels keeps little of a prediction; a smaller weight lets the mask grow, and at 0 a mask that is 1
             everywhere keeps everything and says nothing. ``terms.norm`` tells how far it grew.
         gamma: weight of the smoothness term.
-        solver: an optax transform; None is the paper's :func:`jaxsal.optim.armijo_once`. Build it once and
-            pass the same object, a new one compiles anew.
+        solver: an optax transform; None is ``optim.nonnegative(optim.prox_linear())``, the one recommended by
+            measurement (docs/solvers.md); the paper's is :func:`jaxsal.optim.armijo_once`.
         stop: a stopping rule; None is the paper's stagnation over 50 steps at 1e-5.
         max_steps: most updates per lane, whatever the rule.
         percentile: 0 to 100; how much of the saliency is set to zero.
@@ -228,25 +226,23 @@ def optimise(
     rows: int | None = None,
     **running: Unpack[Running],
 ) -> optim.Lanes:
-    """:func:`jaxsal.optim.minimise_groups` with what :func:`smocam` takes by default."""
-    solver, stop, most = running.get("solver"), running.get("stop"), running.get("max_steps", 2000)
-    limit = optim.max_steps(most)
-    with reporting(running.get("progress"), "SMOCAM") as meter:
-        return optim.minimise_groups(
-            objective,
-            groups,
-            jobs,
-            initial,
-            shared=shared,
-            solver=optim.armijo_once() if solver is None else solver,
-            stop=optim.any_of(optim.stagnation() if stop is None else stop, limit),
-            lanes=running.get("lanes"),
-            rows=rows,
-            mesh=running.get("mesh"),
-            chunk=_CHUNK,
-            longest=most,
-            progress=meter,
-        )
+    """:func:`jaxsal.masks.optimising.optimise` with what :func:`smocam` takes by default."""
+    solver, stop = running.get("solver"), running.get("stop")
+    return optimise_masks(
+        objective,
+        groups,
+        jobs,
+        initial,
+        shared,
+        title="SMOCAM",
+        solver=optim.nonnegative(optim.prox_linear()) if solver is None else solver,
+        stop=optim.stagnation() if stop is None else stop,
+        max_steps=running.get("max_steps", 2000),
+        lanes=running.get("lanes"),
+        rows=rows,
+        mesh=running.get("mesh"),
+        progress=running.get("progress"),
+    )
 
 
 def collect(prepared: Prepared, lanes: Any, lam: float, gamma: float, percentile: float) -> MaskResult:

@@ -137,7 +137,7 @@ def anisotropic_variation(mask: jax.Array, beta: jax.Array | float = 2.0) -> jax
         >>> float(anisotropic_variation(jnp.array([0.0, 1.0, 4.0]), 3.0))
         14.0
     """
-    return _mean_over_axes([_power(d * d, beta / 2) for d in _differences(mask)], mask)
+    return _mean_over_axes([_power(absolute(d), beta) for d in _differences(mask)], mask)
 
 
 def isotropic_total_variation(mask: jax.Array) -> jax.Array:
@@ -182,6 +182,21 @@ def isotropic_variation(mask: jax.Array, beta: jax.Array | float = 2.0) -> jax.A
     return _power(squares, beta / 2).mean()
 
 
+def variation_norm(mask: jax.Array, beta: jax.Array | float = 1.0) -> jax.Array:
+    """``||grad M||_beta = (sum over axes and voxels of |M[i + 1] - M[i]|^beta)^(1 / beta)``, with slope 0 at 0.
+
+    Args:
+        mask: ``[*t]``.
+        beta: at least 1.
+
+    Example:
+        >>> float(variation_norm(jnp.array([0.0, 3.0, 7.0]), 2.0))
+        5.0
+    """
+    powers = [power_sum(d, beta) for d in _differences(mask)]
+    return _power(sum(powers, jnp.zeros((), mask.dtype)), 1 / beta)
+
+
 def l1_sparsity(mask: jax.Array) -> jax.Array:
     """Mean size of the mask, ``mean |M|``, with slope 0 at 0.
 
@@ -218,10 +233,20 @@ def area_distance(mask: jax.Array, target: jax.Array | float) -> jax.Array:
         >>> float(area_distance(jnp.array([1.0, 0.0, 0.0, 0.0]), 0.5))
         0.25
     """
-    ascending = jnp.sort(mask.reshape(-1))
     kept = jnp.round(jnp.asarray(target, jnp.float32) * mask.size)
-    wanted = (jnp.arange(mask.size) >= (mask.size - kept).astype(int)).astype(mask.dtype)
-    return ((ascending - wanted) ** 2).mean()
+    return step_distance(mask, (mask.size - kept).astype(jnp.int32))
+
+
+def step_distance(mask: jax.Array, outside: jax.Array | int) -> jax.Array:
+    """:func:`area_distance` for a number of voxels that the mask is to leave out, int32.
+
+    Example:
+        >>> float(step_distance(jnp.array([1.0, 0.0, 0.0, 0.0]), 3))
+        0.0
+    """
+    ascending = jnp.sort(mask.reshape(-1))
+    wanted = jnp.arange(mask.size, dtype=jnp.int32) >= outside
+    return ((ascending - wanted.astype(mask.dtype)) ** 2).mean()
 
 
 def entropy(mask: jax.Array) -> jax.Array:
@@ -279,6 +304,21 @@ def l1_norm(x: jax.Array) -> jax.Array:
     return absolute(x).sum()
 
 
+def power_sum(x: jax.Array, beta: jax.Array | float) -> jax.Array:
+    """``sum |x|^beta``, with slope 0 at 0 for any ``beta > 0``."""
+    return _power(absolute(x), beta).sum()
+
+
+def power_mean(x: jax.Array, beta: jax.Array | float) -> jax.Array:
+    """``mean |x|^beta``, with slope 0 at 0 for any ``beta > 0``."""
+    return _power(absolute(x), beta).mean()
+
+
+def lp_norm(x: jax.Array, beta: jax.Array | float) -> jax.Array:
+    """``||x||_beta = (sum |x|^beta)^(1 / beta)``, with slope 0 at 0."""
+    return _power(power_sum(x, beta), 1 / beta)
+
+
 def l2_norm(x: jax.Array) -> jax.Array:
     """``||x||_2`` with gradient 0 at 0, where ``jnp.linalg.norm`` has NaN."""
     square = jnp.sum(x * x)
@@ -298,10 +338,10 @@ def _mean_over_axes(parts: list[jax.Array], mask: jax.Array) -> jax.Array:
     return sum((part.sum() / max(part.size, 1) for part in parts), jnp.zeros((), mask.dtype)) / mask.ndim
 
 
-def _power(square: jax.Array, exponent: jax.Array | float) -> jax.Array:
-    """A power with slope 0 at 0, where the slope of a small power is infinite."""
-    empty = square == 0
-    return jnp.where(empty, 0, jnp.where(empty, 1, square) ** exponent)
+def _power(x: jax.Array, exponent: jax.Array | float) -> jax.Array:
+    """A power of numbers of at least 0 with slope 0 at 0, where the slope of a small power is infinite."""
+    empty = x == 0
+    return jnp.where(empty, 0, jnp.where(empty, 1, x) ** exponent)
 
 
 def _x_log_x(x: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Solvers as optax transforms, stopping rules as pairs, the loop for one lane, and the queue for many."""
 
+from jaxsal.optim.amsgrad import amsgrad as amsgrad
 from jaxsal.optim.applied import Applied as Applied
 from jaxsal.optim.armijo import armijo_once as armijo_once
 from jaxsal.optim.armijo import armijo_once_rejecting as armijo_once_rejecting
@@ -24,11 +25,12 @@ from jaxsal.optim.linesearch import Search as Search
 from jaxsal.optim.linesearch import Trial as Trial
 from jaxsal.optim.linesearch import line_search as line_search
 from jaxsal.optim.minimise import Lane as Lane
-from jaxsal.optim.minimise import Objective as Objective
 from jaxsal.optim.minimise import advance as advance
 from jaxsal.optim.minimise import minimise as minimise
 from jaxsal.optim.minimise import start as start
 from jaxsal.optim.minimise import step as step
+from jaxsal.optim.momentum import damped_momentum as damped_momentum
+from jaxsal.optim.nonnegative import clipped as clipped
 from jaxsal.optim.nonnegative import in_box as in_box
 from jaxsal.optim.nonnegative import nonnegative as nonnegative
 from jaxsal.optim.preset import adam as adam
@@ -39,6 +41,8 @@ from jaxsal.optim.proximal import proximal_tv_anisotropic as proximal_tv_anisotr
 from jaxsal.optim.quasi_newton import lbfgs as lbfgs
 from jaxsal.optim.running import Lanes as Lanes
 from jaxsal.optim.running import Usage as Usage
+from jaxsal.optim.scheduled import Objective as Objective
+from jaxsal.optim.scheduled import Scheduled as Scheduled
 from jaxsal.optim.searches import armijo_search as armijo_search
 from jaxsal.optim.searches import zoom_search as zoom_search
 from jaxsal.optim.spectral import barzilai_borwein as barzilai_borwein

@@ -12,10 +12,9 @@ import optax
 from jaxsal.optim.applied import Applied
 from jaxsal.optim.constraint import feasible, free_gradient, update_within
 from jaxsal.optim.incumbent import Incumbent, incumbent
+from jaxsal.optim.scheduled import Objective, at_step
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import Progress, StoppingRule
-
-Objective = Callable[[Any], tuple[Any, Any]]
 
 
 class Lane(NamedTuple):
@@ -50,14 +49,15 @@ def start(
     """A lane before its first step; the objective is not evaluated.
 
     Args:
-        objective: ``params -> (value, aux)``, a scalar and any pytree.
+        objective: ``params -> (value, aux)``, a scalar and any pytree, or :class:`jaxsal.optim.Scheduled`.
         params: where to start; projected if the solver is constrained.
         solver: an optax transform.
         stop: a stopping rule.
     """
     params = feasible(params, solver)
-    value, aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, params))
     zero, running = jnp.int32(0), jnp.int32(Status.RUNNING)
+    shapes = jax.eval_shape(at_step(objective, zero), params)
+    value, aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     return Lane(params, solver.init(params), stop.init(params), value, aux, zero, zero, running, running)
 
 
@@ -68,8 +68,9 @@ def step(objective: Objective, lane: Lane, solver: optax.GradientTransformation,
     rule looks at that point, and a lane that is to end goes there first. A lane whose value or gradient is not finite
     ends with ``Status.NOT_FINITE``, where it is, or at the best point before.
     """
-    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(lane.params)
-    told = {"value": value, "grad": grad, "value_fn": Applied(_value, (objective,)), "objective": objective}
+    here = at_step(objective, lane.steps)
+    (value, aux), grad = jax.value_and_grad(here, has_aux=True)(lane.params)
+    told = {"value": value, "grad": grad, "value_fn": Applied(_value, (here,)), "objective": here}
     updates, solver_state = update_within(solver, grad, lane.solver, lane.params, **told)
     held = incumbent(solver_state)
     best = Incumbent(lane.params, value, grad, jnp.int32(Status.RUNNING)) if held is None else held
@@ -119,7 +120,7 @@ def minimise(
     A pure function of its arguments: wrap it in ``jax.jit``, and in ``jax.vmap`` for many lanes.
 
     Args:
-        objective: ``params -> (value, aux)``, a scalar and any pytree.
+        objective: ``params -> (value, aux)``, a scalar and any pytree, or :class:`jaxsal.optim.Scheduled`.
         params: where to start, a pytree of floating-point arrays.
         solver: an optax transform; ``value``, ``grad`` and ``value_fn`` reach it as extra arguments, and a solver of
             this package ``objective`` itself. Calls of
@@ -141,7 +142,7 @@ def minimise(
     return advance(objective, start(objective, params, solver, stop), solver, stop, forever)
 
 
-def _value(objective: Objective, params: chex.ArrayTree) -> chex.Array:
+def _value(objective: Callable[[Any], tuple[Any, Any]], params: chex.ArrayTree) -> chex.Array:
     return objective(params)[0]
 
 

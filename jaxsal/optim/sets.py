@@ -28,6 +28,11 @@ def box(low: Any, high: Any) -> Constraint:
     return Constraint(Applied(_clip_between, (low, high)), Applied(_not_beyond, (low, high)), _unchanged)
 
 
+def clipping(low: Any, high: Any) -> Constraint:
+    """The same set, for solvers that are told nothing of it."""
+    return Constraint(Applied(_clip_between, (low, high)), _whole, _unchanged)
+
+
 def sphere() -> Constraint:
     """``||params||_2 = 1``, over all leaves together."""
     return Constraint(_normalise, _tangent, _transport)
@@ -51,6 +56,10 @@ def _not_beyond(low: Any, high: Any, params: Any, grad: Any, vector: Any) -> Any
         return jnp.where(((p <= least) & (g > 0)) | ((p >= most) & (g < 0)), 0, v)
 
     return jax.tree.map(free, params, grad, vector)
+
+
+def _whole(params: Any, grad: Any, vector: Any) -> Any:
+    return vector
 
 
 def _unchanged(params: chex.ArrayTree, state: Any) -> Any:

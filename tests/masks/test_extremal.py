@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from jaxsal.masks import extremal_perturbation, fills
-from jaxsal.masks.damped import damped_momentum
 from jaxsal.masks.smooth_max import kernel, parameter_grid, smooth_max
 
 BOX = (slice(4, 12), slice(8, 20))
@@ -72,22 +71,6 @@ def test_memory_is_that_of_a_few_images():
     assert images < 40  # all neighbours at once are 729
 
 
-def test_the_momentum_is_torchs(x64):
-    torch = pytest.importorskip("torch", reason="the peer needs torch==2.13.0")
-    start = np.array([0.9, -0.7])
-    peer = torch.tensor(start, requires_grad=True)
-    descent = torch.optim.SGD([peer], lr=0.1, momentum=0.9, dampening=0.9)
-    solver, params = damped_momentum(0.1, 0.9), jnp.asarray(start)
-    state = solver.init(params)
-    for _ in range(20):
-        descent.zero_grad()
-        (peer**4).sum().backward()
-        descent.step()
-        updates, state = solver.update(4 * params**3, state)
-        params = params + updates
-    np.testing.assert_allclose(params, peer.detach().numpy(), rtol=1e-12)
-
-
 def test_areas_are_met(result):
     assert result.lanes == ("area", "image")
     assert result.saliency.shape == (2, 2, 24, 28)
@@ -126,6 +109,22 @@ def test_areas_and_images_do_not_influence_each_other(result, x):
     alone = extremal_perturbation(network, x[1:], area=0.35, **OPTIONS, batch_size=1)
     assert alone.lanes == ("image",)
     np.testing.assert_allclose(alone.mask[0], result.mask[1, 1], atol=1e-3)
+
+
+def test_several_outputs_are_jobs_like_areas(result, x):
+    def two(x):
+        return jnp.concatenate([network(x), x[:, 14:22, 2:12].mean((1, 2))], axis=1)
+
+    options = OPTIONS | dict(max_steps=200)
+    both = extremal_perturbation(two, x, outputs=[1, 0], area=[0.2, 0.35], batch_size=3, **options)
+    assert both.lanes == ("output", "area", "image")
+    assert both.saliency.shape == (2, 2, 2, 24, 28)
+    alone = extremal_perturbation(two, x, 0, area=0.35, **options)
+    np.testing.assert_allclose(both.mask[1, 1], alone.mask, atol=1e-3)
+    np.testing.assert_allclose(both.prediction[:, 0], two(x).T[::-1], rtol=1e-5)
+    single = extremal_perturbation(two, x[:1], outputs="all", area=0.2, **options)
+    assert single.lanes == ("output", "image")
+    np.testing.assert_allclose(single.mask[0], both.mask[1, 0, :1], atol=1e-3)
 
 
 @pytest.mark.parametrize("game", ["deletion", "dual"])
@@ -205,6 +204,7 @@ BAD = [
     (dict(flip_axes=[2]), ValueError, "spatial axes from 0 to 1"),
     (dict(sigma=-1.0), ValueError, "sigma must be positive"),
     (dict(target=1), ValueError, "the network has 1"),
+    (dict(target=0, outputs="all"), ValueError, "Both target and outputs"),
     (dict(fill=fills.noise()), ValueError, "give key="),
     (dict(batch_size=0), ValueError, "batch_size got 0"),
     (dict(max_steps=-1), ValueError, "max_steps got -1"),

@@ -25,7 +25,7 @@ def x():
 
 def under(fill, x, mask, key=KEY):
     """One image, as the fills see it."""
-    return fill.apply(jax.tree.map(lambda a: a[0], fill.prepare(x)), mask, key)
+    return fill.apply(fill.expand(jax.tree.map(lambda a: a[0], fill.prepare(x))), mask, key)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -11,7 +11,6 @@ from jaxsal.masks.objective import on_image
 from jaxsal.masks.penalties import share_norm, variation_norm
 from jaxsal.masks.scores import probability
 from jaxsal.masks.separable import linear
-from jaxsal.masks.stepping import Variables
 from jaxsal.optim.applied import Applied
 
 BOX = (slice(3, 6), slice(4, 8))
@@ -57,18 +56,15 @@ def test_the_objective_is_the_papers(space, size, x64):
     weight = np.array([0.25, 0.25, 0.0, 0.25, 0.25])
     order, once = group._batches(5, size)
     measure = Applied(group._value, (probability,))
-    plan = group._Plan(probability, measure, share_norm(2), variation_norm(1.5), space)
+    plan = group._Plan(probability, measure, share_norm(2), variation_norm(1.5), space, space)
     hidden, index = jnp.ones((1,) * (len(space) + 1)), jnp.ones(order.shape, jnp.int32)
     subjects = group._Subjects(jnp.asarray(x)[order], index, jnp.zeros(order.shape), jnp.ones(()), hidden)
     one = group._Network(jax.tree_util.Partial(network), jnp.asarray(weight[order] * once))
     weights = jnp.array([0.3, 0.2])
-    variables = Variables(jnp.asarray(mask), jnp.zeros(()))
-    value, parts = group._objective(plan, subjects, one, weights, variables)
+    value, parts = group._objective(plan, subjects, one, weights, jnp.asarray(mask))
     assert np.isclose(value, by_hand(x, weight, mask, 0.3, 0.2, 2, 1.5), rtol=1e-12)
     assert np.isclose(parts.sparsity, np.linalg.norm(1 - mask), rtol=1e-12)
-    slope = jax.grad(lambda m: group._objective(plan, subjects, one, weights, variables._replace(mask=m))[0])(
-        jnp.asarray(mask)
-    )
+    slope = jax.grad(lambda m: group._objective(plan, subjects, one, weights, m)[0])(jnp.asarray(mask))
     step = rng.normal(size=space)
     values = [by_hand(x, weight, mask + t * step, 0.3, 0.2, 2, 1.5) for t in (1e-6, -1e-6)]
     assert np.isclose((slope * step).sum(), (values[0] - values[1]) / 2e-6, rtol=1e-6)
@@ -177,14 +173,14 @@ def test_memory_does_not_grow_with_the_number_of_subjects():
 
     def temporary(count):
         measure = Applied(group._value, (probability,))
-        plan = group._Plan(probability, measure, share_norm(1), variation_norm(1), (32, 32))
+        plan = group._Plan(probability, measure, share_norm(1), variation_norm(1), (32, 32), (32, 32))
         order, _ = group._batches(count, 2)
         x, index = jnp.ones((*order.shape, 32, 32, 1)), jnp.zeros(order.shape, jnp.int32)
         subjects = group._Subjects(x, index, jnp.zeros(order.shape), jnp.ones(()), jnp.ones((1, 1, 1)))
         one = group._Network(jax.tree_util.Partial(convolution), jnp.ones(order.shape) / count)
         objective = functools.partial(group._objective, plan)
         slope = jax.jit(jax.grad(lambda v, s, n: objective(s, n, jnp.ones(2), v)[0]))
-        compiled = slope.lower(Variables(jnp.ones((32, 32)), jnp.zeros(())), subjects, one).compile()
+        compiled = slope.lower(jnp.ones((32, 32)), subjects, one).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     activations = 2 * 32 * 32 * 32 * 4  # of one batch

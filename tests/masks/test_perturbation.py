@@ -13,7 +13,6 @@ from jaxsal.masks import Recipe, fills, meaningful_perturbation, penalties, pres
 from jaxsal.masks.ball import ball_mask, ball_start
 from jaxsal.masks.objective import Image, Plan, Shared, Wanted, objective
 from jaxsal.masks.scores import output, probability
-from jaxsal.masks.stepping import Variables, by_value
 
 KEY = jax.random.key(3)
 WEIGHTS = np.random.default_rng(7).normal(size=(512, 3))
@@ -74,9 +73,9 @@ def lane(recipe, x, index=1):
     space = x.shape
     padding = [(0, 0), *[(0, recipe.jitter)] * len(space), (0, 0)]
     state = recipe.fill.prepare(jnp.pad(jnp.asarray(x)[None, ..., None], padding, mode="edge"))
-    plan = Plan(recipe.fill.apply, probability, False, 1, True, recipe, space)
+    plan = Plan(recipe.fill.apply, recipe.fill.expand, probability, False, 1, True, recipe, space)
     lam = jnp.asarray(recipe.lam1, x.dtype), jnp.asarray(recipe.lam2, x.dtype)
-    image = Image(jax.tree.map(lambda a: a[0], state), KEY)
+    image = Image(recipe.fill.expand(jax.tree.map(lambda a: a[0], state)), KEY)
     one = jnp.ones((), x.dtype)
     return plan, Shared(jax.tree_util.Partial(classifier), *lam), image, Wanted(jnp.int32(index), one, one)
 
@@ -89,8 +88,8 @@ def test_presets_are_their_publications(name, space, x64):
     recipe = preset(name)
     still = dataclasses.replace(recipe, jitter=0, noise=0.0, samples=1)
     mask = rng.uniform(size=[max(1, n // recipe.factor) for n in space])
-    for step in (0.0, 12.0, 90.0):
-        value, _ = objective(*lane(still, x), Variables(jnp.asarray(mask), jnp.asarray(step)))
+    for step in (0, 12, 90):
+        value, _ = objective(*lane(still, x), jnp.asarray(mask), jnp.int32(step))
         assert np.isclose(value, by_hand(name, x, mask, step), rtol=1e-10), step
 
 
@@ -102,8 +101,8 @@ def test_jitter_moves_the_image_under_the_mask(name, x64):
     shifts = list(itertools.product(range(recipe.jitter + 1), repeat=2))
     possible = np.array([by_hand(name, x, mask, 99.0, recipe.jitter, offsets) for offsets in shifts])
     parts = lane(recipe, x)
-    evaluate = jax.jit(lambda step: objective(*parts, Variables(jnp.asarray(mask), step))[0])
-    found = np.array([evaluate(100.0 + step) for step in range(200)])
+    evaluate = jax.jit(lambda step: objective(*parts, jnp.asarray(mask), step)[0])
+    found = np.array([evaluate(100 + step) for step in range(200)])
     distance = np.abs(found[:, None] - possible)
     assert distance.min(1).max() < 1e-10
     # all shifts occur; those below the floor look alike
@@ -115,9 +114,9 @@ def test_samples_are_averaged_one_by_one(x64):
     recipe = dataclasses.replace(preset("kan"), samples=3, noise=0.3)
     mask = jnp.full((2, 2), 0.7)
     plan, shared, image, wanted = lane(recipe, x)
-    _, parts = objective(plan, shared, image, wanted, Variables(mask, jnp.asarray(5.0)))
+    _, parts = objective(plan, shared, image, wanted, mask, jnp.int32(5))
     single = plan._replace(recipe=dataclasses.replace(recipe, samples=1))
-    evaluate = jax.jit(lambda step: objective(single, shared, image, wanted, Variables(mask, step))[1].score)
+    evaluate = jax.jit(lambda step: objective(single, shared, image, wanted, mask, step)[1].score)
     floors = [float(evaluate(float(step))) for step in range(300)]
     # each sample has its own floor, and the mean of three varies less than one
     assert min(floors) >= 0
@@ -130,8 +129,8 @@ def test_added_noise_has_its_standard_deviation(x64):
     plan, shared, image, wanted = lane(dataclasses.replace(preset("jacobgil"), noise=0.2), x)
     shared = shared._replace(model=jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, weights))
     plan = plan._replace(measure=output)
-    evaluate = jax.jit(lambda step: objective(plan, shared, image, wanted, Variables(jnp.ones((1, 1)), step))[0])
-    found = np.array([evaluate(float(step)) for step in range(400)])
+    evaluate = jax.jit(lambda step: objective(plan, shared, image, wanted, jnp.ones((1, 1)), step)[0])
+    found = np.array([evaluate(step) for step in range(400)])
     assert np.isclose(found.std(), 0.2 * np.linalg.norm(weights[:, 1]), rtol=0.1)
     assert np.isclose(found.mean(), x.ravel() @ weights[:, 1], atol=4 * found.std() / 20)
 
@@ -141,7 +140,7 @@ def test_the_first_steps_are_adams(name, x64):
     x = np.random.default_rng(0).normal(size=(16, 16))
     still = dataclasses.replace(preset(name), jitter=0, noise=0.0, samples=1, best_after=None, warm_up=0)
     parts = lane(still, x)
-    slope_of = jax.jit(jax.grad(lambda mask: objective(*parts, Variables(mask, jnp.zeros(())))[0]))
+    slope_of = jax.jit(jax.grad(lambda mask: objective(*parts, mask, jnp.int32(0))[0]))
     rate, b2 = (0.3, 0.99) if name == "kan" else (0.1, 0.999)
     mask = np.full([16 // still.factor] * 2, still.start)
     first = second = largest = np.zeros_like(mask)
@@ -251,9 +250,9 @@ def test_the_ball_is_the_smallest_that_destroys(x64):
     shares = (np.array(values) - values[-1]) / (whole - values[-1])
     chosen = int(np.argmax(shares < 1e-2))
     assert 3 < chosen < 30
-    found = ball_start(plan, shared, image, wanted, jnp.ones((28, 28)))
+    found = ball_start(plan, (28, 28), shared, image, wanted)
     np.testing.assert_allclose(found, masks[chosen], atol=1e-9)
-    coarse = ball_start(plan, shared, image, wanted, jnp.ones((7, 7)))
+    coarse = ball_start(plan, (7, 7), shared, image, wanted)
     np.testing.assert_allclose(coarse, masks[chosen][2::4, 2::4], atol=1e-9)
     assert ball_mask(jnp.asarray(0.2), (12, 13, 14), jnp.float32).shape == (12, 13, 14)
 
@@ -362,7 +361,7 @@ def test_one_compilation_for_new_images_weights_and_keys(images):
 
 def test_a_users_own_recipe_penalty_solver_and_rule(images):
     own = Recipe(
-        fill=fills.crossfade(1.0), score="output", solver=by_value(optax.sgd, 0.5), steps=40, lam1=0.1,
+        fill=fills.crossfade(1.0), score="output", solver=optim.preset(optax.sgd, 0.5), steps=40, lam1=0.1,
         sparsity=penalties.share_norm(2), lam2=0.0, smoothness=penalties.variation_norm(1), factor=3,
     )  # fmt: skip
     result = meaningful_perturbation(classifier, images, 1, preset=own, stop=optim.stagnation(3, 1e9))
