@@ -66,7 +66,7 @@ def explain(
     ] = None,
     directory: Directory = Path("jaxsal-results"),
     solver: Annotated[
-        str | None, typer.Option("--solver", metavar="paper|nonnegative", help="How the mask moves.")
+        str | None, typer.Option("--solver", metavar="recommended|paper|nonnegative", help="How the mask moves.")
     ] = None,
     max_steps: MaxSteps = None,
     lam: Annotated[

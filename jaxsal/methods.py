@@ -14,6 +14,7 @@ from jaxsal.progress import Meter
 from jaxsal.splitting import Split
 
 SOLVERS: Mapping[str, Callable[[], optax.GradientTransformation]] = {
+    "recommended": lambda: optim.nonnegative(optim.prox_linear()),
     "paper": lambda: optim.armijo_once(),
     "nonnegative": lambda: optim.nonnegative(optim.armijo_once()),
 }
@@ -23,7 +24,8 @@ class SmocamOptions(BaseModel):
     """Options of SMOCAM, see :func:`jaxsal.smocam`.
 
     Attributes:
-        solver: ``"paper"`` takes the published step; ``"nonnegative"`` also keeps the mask at or above zero.
+        solver: ``"recommended"`` solves the mask problem with the network linearised, at or above zero; ``"paper"``
+            takes the published step; ``"nonnegative"`` takes it and keeps the mask at or above zero.
         max_steps: most updates for each output.
         lam: weight of the norm term.
         gamma: weight of the smoothness term.
@@ -32,7 +34,7 @@ class SmocamOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    solver: Literal["paper", "nonnegative"] = "paper"
+    solver: Literal["recommended", "paper", "nonnegative"] = "recommended"
     max_steps: Annotated[int, Field(ge=1)] = 2000
     lam: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0

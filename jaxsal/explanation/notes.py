@@ -64,7 +64,7 @@ def _remarks(row: dict) -> list[str]:
     if row["negative_energy"] > _FLIPPED:
         texts.append(
             f"{share(row['negative_energy'])} of the mask's energy is negative: it reaches the prediction with flipped "
-            "features, which explains little. Take the solver 'nonnegative' instead."
+            "features, which explains little. Take the solver 'recommended' instead."
         )
     return texts
 

@@ -88,7 +88,7 @@ def record(targets: Targets, *, procedure: dict[str, Any]) -> zoo.ModelRecord:
         ),
         layer=MASK_LAYER,
         # features of nothing are predicted as nothing, so a mask of norm 1 cannot keep a large structure's whole volume
-        options={"smocam": {"solver": "nonnegative", "lam": 0.1}},
+        options={"smocam": {"lam": 0.1}},
         description=(
             "Volumes of 14 subcortical structures from a brain-only T1 scan that is affinely aligned to MNI152. Trained"
             " only on synthetic brains: the ICBM152 2009c T1 and its CerebrA labels under random deformation, growth,"

@@ -58,7 +58,7 @@ def test_another_persons_scan_of_the_same_name_is_refused(tmp_path, first, plant
     ("options", "message"),
     [
         ({"layer": "relu1"}, "its layer is relu2, this one's is relu1"),
-        ({"solver": "nonnegative"}, "its solver is paper, this one's is nonnegative"),
+        ({"solver": "nonnegative"}, "its solver is recommended, this one's is nonnegative"),
         ({"outputs": LEFT.output}, f"its outputs is {LEFT.output},Right .* this one's is {LEFT.output}"),
     ],
 )

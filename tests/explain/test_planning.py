@@ -38,7 +38,7 @@ def test_methods_and_options_that_do_not_exist_are_refused_with_those_that_do(pl
         plan(planted, "magic")
     with pytest.raises(ValueError, match=r"no option 'steps', there are: solver, max_steps, lam, gamma, percentile"):
         plan(planted, steps=3)
-    with pytest.raises(ValueError, match=r"solver got 'fast'; input should be 'paper' or 'nonnegative'"):
+    with pytest.raises(ValueError, match=r"solver got 'fast'; input should be 'recommended', 'paper' or 'nonnegative'"):
         plan(planted, solver="fast")
     with pytest.raises(ValueError, match=r"max_steps got 0; .*greater than or equal to 1.*; lam got nan"):
         plan(planted, max_steps=0, lam=float("nan"))
@@ -53,8 +53,9 @@ def test_solvers_by_name_are_the_ones_meant(planted):
     from jaxsal import optim
 
     assert methods.SOLVERS["paper"]() == optim.armijo_once()
+    assert methods.SOLVERS["recommended"]() == optim.nonnegative(optim.prox_linear())
     assert methods.SOLVERS["nonnegative"]() == optim.nonnegative(optim.armijo_once())
-    assert set(methods.SOLVERS) == {"paper", "nonnegative"}
+    assert set(methods.SOLVERS) == {"recommended", "paper", "nonnegative"}
     assert methods.method_names() == ("smocam",)
 
 

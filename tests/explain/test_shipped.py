@@ -33,7 +33,7 @@ def test_it_makes_nothing_of_features_of_nothing(name):
     spec = prepared.record.input
     features = prepared.split.head(np.ones((1, *spec.shape, spec.channels), np.float32))
     np.testing.assert_array_equal(prepared.split.tail(np.zeros_like(features)), 0)
-    assert prepared.parameters["solver"] == "nonnegative"
+    assert prepared.parameters["solver"] == "recommended"
     assert prepared.parameters["lam"] == 0.1
 
 

@@ -93,7 +93,7 @@ def test_the_first_fifty_steps_are_the_peers(case, shared):
 def test_it_ends_where_the_peer_does(case, shared):
     masks, values, steps = run_peer(load_smocam_torch(shared), case, 600)
     # the peer's value is that before its last step
-    result = smocam(case.split, case.x, sigma=case.sigma, max_steps=599)
+    result = smocam(case.split, case.x, sigma=case.sigma, solver=optim.armijo_once(), max_steps=599)
     assert np.allclose(result.value[:, 0], values.numpy(), rtol=1e-3)
     assert np.allclose(result.steps[:, 0], steps.numpy(), atol=2)
     for lane in range(OUTPUTS):
@@ -119,7 +119,7 @@ def test_the_ad_network_has_the_peers_mask_after_a_thousand_steps(fold, shared, 
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "1 of 1 masks have more than 10% of their energy on negative values")
-        result = smocam(network.split, scan, sigma=0.3, max_steps=999)
+        result = smocam(network.split, scan, sigma=0.3, solver=optim.armijo_once(), max_steps=999)
 
     mask = masks[0].numpy()
     with torch.no_grad():
