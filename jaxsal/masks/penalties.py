@@ -40,6 +40,7 @@ def variation_sum(beta: float = 3.0) -> Penalty:
         Mahendran and Vedaldi, IJCV 2016, https://doi.org/10.1007/s11263-016-0911-8
 
     Example:
+        >>> import jax.numpy as jnp
         >>> float(variation_sum(2.0)(jnp.array([[0.0, 0.0], [0.0, 2.0]])))
         8.0
     """
