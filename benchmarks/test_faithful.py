@@ -30,7 +30,7 @@ def problem():
     split = jaxsal.split(model, x, at="relu2")
     features = jax.jit(lower(split.head))(x)
     y = np.asarray(jax.jit(lower(split.tail))(features))[0]
-    tail = torch_tail(model, zoo.REBSAMEN_BLOCKS, 2, pooled=True)
+    tail = torch_tail(model, REBSAMEN_BLOCKS, 2, pooled=True)
     # the features are the image here: their maps would cost the same in both and are left out of neither
     return Split(_as_it_is, split.tail), features, y, 0.2 * np.abs(y) + 0.1 * np.abs(y).max(), tail
 

@@ -40,8 +40,9 @@ def explain(
         layer: where the mask lies; None is the layer that the record names.
         name: of the scan in reports; None is its file name.
         progress: a meter from :mod:`jaxsal.progress`; None shows a bar when it takes more than two seconds.
-        **options: of the method: for SMOCAM ``solver`` (``"recommended"``, ``"paper"`` or ``"nonnegative"``), ``max_steps``, ``lam``,
-            ``gamma``, ``percentile``; those not given are the network's own, from its record, or the method's.
+        **options: of the method: for SMOCAM ``solver`` (``"recommended"``, ``"paper"`` or ``"nonnegative"``),
+            ``max_steps``, ``lam``, ``gamma``, ``percentile``; those not given are the network's own, from its record,
+            or the method's.
 
     Returns:
         Predictions, maps on the scan's own grid, and how far they can be believed;

@@ -5,14 +5,21 @@ from typing import Any
 
 # the share of a device's memory that lanes may take: the rest is for what the caller still does with it
 _SHARE = 0.8
-# on a CPU more lanes leave its cache and gain nothing, and a long queue keeps few lanes busier than many;
-# an accelerator needs many to be busy at all
+# on a CPU more lanes gain nothing, and a long queue keeps few lanes busier than many; an accelerator needs many to be
+# busy at all
 _MOST = {"cpu": 16}
 _MOST_ELSEWHERE = 256
+# lanes whose largest arrays together exceed this leave a CPU's cache, and then cost more each the more they are
+_CACHE = 4 * 2**20
 
 
 def lanes_for(
-    waiting: int, lanes: int | None, memory: int | None, bytes_needed: Callable[[int], int], device: Any
+    waiting: int,
+    lanes: int | None,
+    memory: int | None,
+    bytes_needed: Callable[[int], int],
+    working_set: Callable[[], int],
+    device: Any,
 ) -> int:
     """The number of lanes of a row: as given, or as many as are useful and fit.
 
@@ -21,6 +28,7 @@ def lanes_for(
         lanes: the caller's number, or None.
         memory: the caller's budget of bytes, or None for most of the device's memory where it tells that.
         bytes_needed: memory of the compiled program with a number of lanes.
+        working_set: bytes of the largest array that a lane computes in each step.
         device: on which they run.
 
     Raises:
@@ -30,6 +38,8 @@ def lanes_for(
     if lanes is not None:
         return min(at_least_one("lanes", lanes), waiting)
     useful = min(_most(device), waiting)
+    if useful > 1 and device.platform == "cpu":
+        useful = min(useful, max(_CACHE // max(working_set(), 1), 1))
     if memory is None and (useful == 1 or _of_device(device) is None):
         return useful
     return min(fitting(_budget(memory, device), bytes_needed), useful)

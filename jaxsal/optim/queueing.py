@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsal.optim.applied import Applied
 from jaxsal.optim.minimise import Lane, Objective, advance, start
+from jaxsal.optim.scheduled import at_step
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import StoppingRule
+from jaxsal.optim.working_set import working_set
 
 
 class Problem(NamedTuple):
@@ -190,6 +193,18 @@ def _each_row(problem: Problem, places: Places, taken: jax.Array, lanes: Lane, w
     # no axis of one row: batched kernels, were they weights of a group, would lose the fast convolutions
     alone = run_row(*jax.tree.map(lambda a: a[0], args))
     return jax.tree.map(lambda a: a[None], alone)
+
+
+def lane_bytes(problem: Problem, work: Work) -> int:
+    """See :func:`jaxsal.optim.working_set.working_set`."""
+    job = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), work.jobs)
+    group = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), work.groups)
+    params = jax.eval_shape(problem.initial, job, group, work.shared)
+    return working_set(Applied(_at_start, (problem.objective,)), params, job, group, work.shared)
+
+
+def _at_start(objective: Callable[..., Objective], *given: Any) -> Callable[[Any], Any]:
+    return at_step(objective(*given), jnp.int32(0))
 
 
 def untouched(problem: Problem, job: Any, group: Any, shared: Any) -> Outcome:

@@ -107,7 +107,7 @@ def run_lanes(
         return compiled_bytes(_turn.lower(problem, mesh, state, work).compile())
 
     device = next(iter(jax.tree.leaves(work.jobs)[0].devices()))
-    lanes = lanes_for(each, lanes, memory, bytes_needed, device)
+    lanes = lanes_for(each, lanes, memory, bytes_needed, lambda: queueing.lane_bytes(problem, work), device)
     rows = rows_for(groups, rows, lanes, memory, bytes_needed, device)
     state = _begin(problem, mesh, rows, lanes, work)
     tally, seen, stopped = _Tally(total, longest), None, False
