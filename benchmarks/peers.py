@@ -70,9 +70,9 @@ def run_peer(
     found = getattr(peer, way)(
         tail,
         to_torch(features),
-        torch.from_numpy(np.asarray(prediction, np.float32)),
-        torch.from_numpy(np.asarray(outputs)),
-        torch.from_numpy(np.asarray(sigma, np.float32)),
+        torch.from_numpy(np.array(prediction, np.float32)),
+        torch.from_numpy(np.array(outputs)),
+        torch.from_numpy(np.array(sigma, np.float32)),
         lam=lam,
         max_iter=max_iter,
     )

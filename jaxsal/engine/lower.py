@@ -147,7 +147,7 @@ def _read_part(
     reach = [(g - 1) * s + k - lo for g, (_, k, s, (lo, _)) in zip(grid, axes, strict=True)]
     met = x[(slice(None), *(slice(0, max(r, 1)) for r in reach))]
     pads = tuple((lo, max(r - n, 0)) for r, (n, _, _, (lo, _)) in zip(reach, axes, strict=True))
-    part = _convolution(met, kernel, strides, pads, precision)
+    part = jnp.asarray(_convolution(met, kernel, strides, pads, precision))
     part = part[(slice(None), *(slice(0, g) for g in grid))]
     missing = [(0, n - g) for n, g in zip(whole, grid, strict=True)]
     return jnp.pad(part, ((0, 0), *missing, (0, 0)))

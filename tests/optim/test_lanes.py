@@ -227,6 +227,15 @@ def test_progress_goes_forward_also_within_jobs():
     assert said[2][2] == "0 of 3 done, 1 running"
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_gives_what_is_finished():
     usual = signal.getsignal(signal.SIGINT)
 
@@ -252,6 +261,7 @@ def test_ctrl_c_gives_what_is_finished():
     assert signal.getsignal(signal.SIGINT) is usual
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_stops_at_once():
     from jaxsal.optim.interrupting import interruption_held_back
 
