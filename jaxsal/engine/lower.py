@@ -65,7 +65,8 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     extents = extents_read(jaxpr)
     for eqn in jaxpr.eqns:
-        body, on_cpu = inner(eqn), _on_cpu(eqn, extents.get(eqn.outvars[0], ()))
+        read_of = extents.get(eqn.outvars[0], ()) if eqn.outvars else ()
+        body, on_cpu = inner(eqn), _on_cpu(eqn, read_of)
         if on_cpu is not None:
             out = [_by_platform(jaxpr, eqn, on_cpu, [read(env, atom) for atom in eqn.invars])]
         elif body is not None and _holds_target(body[0]):

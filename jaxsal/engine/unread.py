@@ -50,19 +50,18 @@ def extents_read(jaxpr: Any) -> dict[Any, Extent]:
     for atom in jaxpr.outvars:
         note(atom, atom.aval.shape)
     for eqn in reversed(jaxpr.eqns):
-        out = eqn.outvars[0]
-        wanted = read.get(out, (0,) * len(out.aval.shape))
+        wanted = [read.get(out, (0,) * len(out.aval.shape)) for out in eqn.outvars]
         for atom in eqn.invars:
             note(atom, _extent(eqn, atom.aval.shape, wanted))
     return read
 
 
-def _extent(eqn: Any, shape: Sequence[int], wanted: Extent) -> Sequence[int]:
-    """How far an operand of this shape is read for so much of the output."""
+def _extent(eqn: Any, shape: Sequence[int], wanted: list[Extent]) -> Sequence[int]:
+    """How far an operand of this shape is read for so much of the outputs."""
     if eqn.primitive.name in _WINDOWS:
-        return _windowed(eqn.params, shape, wanted)
-    if len(eqn.outvars) == 1 and tuple(shape) == tuple(eqn.outvars[0].aval.shape) and _is_elementwise(eqn):
-        return wanted
+        return _windowed(eqn.params, shape, wanted[0])
+    if len(wanted) == 1 and tuple(shape) == tuple(eqn.outvars[0].aval.shape) and _is_elementwise(eqn):
+        return wanted[0]
     return shape
 
 

@@ -4,6 +4,7 @@ Jobs come in groups, and a row of lanes works on one group at a time: what a gro
 the weights of a network) is then held once per row and never copied for a lane.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsal.optim.applied import Applied
-from jaxsal.optim.minimise import Lane, Objective, advance, start
+from jaxsal.optim.minimise import Lane, Objective, start, step
 from jaxsal.optim.scheduled import at_step
 from jaxsal.optim.status import Status
 from jaxsal.optim.stopping import StoppingRule
@@ -180,10 +181,13 @@ def _each_row(problem: Problem, places: Places, taken: jax.Array, lanes: Lane, w
             objective = problem.objective(job, group, work.shared)
             fresh = _fresh(problem, job, group, work.shared, objective)
             lane = jax.tree.map(lambda new, old: jnp.where(take, new, old), fresh, lane)
-            after = advance(objective, lane, problem.solver, problem.stop, lane.steps + jnp.int32(problem.chunk))
-            # the iteration in which a lane ends does not move it
-            ends = (lane.status == Status.RUNNING) & (after.status != Status.RUNNING)
-            return after, jnp.asarray(after.steps) - lane.steps + jnp.int32(ends)
+            until = lane.steps + jnp.int32(problem.chunk)
+            # a lane that ends, or goes back to its best point, takes an iteration and no step
+            return jax.lax.while_loop(
+                lambda state: (state[0].status == Status.RUNNING) & (state[0].steps < until),
+                lambda state: (step(objective, state[0], problem.solver, problem.stop), state[1] + 1),
+                (lane, jnp.int32(0)),
+            )
 
         return jax.vmap(run_lane)(slots, taken, lanes)
 
@@ -196,11 +200,19 @@ def _each_row(problem: Problem, places: Places, taken: jax.Array, lanes: Lane, w
 
 
 def lane_bytes(problem: Problem, work: Work) -> int:
-    """See :func:`jaxsal.optim.working_set.working_set`."""
+    """What a lane computes in each step, see :func:`jaxsal.optim.working_set.working_set`."""
     job = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), work.jobs)
     group = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), work.groups)
-    params = jax.eval_shape(problem.initial, job, group, work.shared)
-    return working_set(Applied(_at_start, (problem.objective,)), params, job, group, work.shared)
+    shared = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), work.shared)
+    leaves, tree = jax.tree.flatten((job, group, shared))
+    return _lane_bytes(problem.objective, problem.initial, tree, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=64)  # as jax.jit remembers what it traced
+def _lane_bytes(objective: Any, initial: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    given = jax.tree.unflatten(tree, leaves)
+    params = jax.eval_shape(functools.partial(initial), *given)
+    return working_set(Applied(_at_start, (objective,)), params, *given)
 
 
 def _at_start(objective: Callable[..., Objective], *given: Any) -> Callable[[Any], Any]:

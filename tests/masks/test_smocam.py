@@ -85,7 +85,8 @@ def test_the_diagnostics_are_what_they_say(result, x):
         chex.assert_trees_all_close(
             result.negative_energy[lane, image], energy[np.asarray(mask) < 0].sum() / energy.sum(), atol=1e-6
         )
-    assert (result.evaluations == result.steps + 1).all()
+    # a lane that ends elsewhere than at its best mask goes back there
+    assert set(np.ravel(result.evaluations - result.steps)) <= {1, 2}
 
 
 def test_images_and_outputs_do_not_influence_each_other(result, x):
@@ -118,7 +119,8 @@ def test_every_step_evaluates_the_tail_once(x):
     result = smocam(Split(head, counted), x[:1], outputs=[0], max_steps=7)
     jax.effects_barrier()
     # two evaluations give the prediction and the null prediction
-    assert len(calls) == 2 + int(result.evaluations.sum()) == 2 + 8
+    assert len(calls) == 2 + int(result.evaluations.sum())
+    assert int(result.evaluations.sum()) in (8, 9)
 
 
 def test_the_objective_is_equation_2(x64):
@@ -171,7 +173,15 @@ def test_flipped_masks_are_warned_about(x):
         return through_abs(features) + jax.nn.relu(-features.mean((1, 2, 3, 4)))[:, None] * 1e3
 
     with pytest.warns(UserWarning, match="negative values: they reproduce the prediction with flipped features"):
-        smocam(Split(head, flipped), 3 * x[:1], outputs=[0], sigma=1e-3, gamma=0.0, max_steps=200)
+        smocam(
+            Split(head, flipped),
+            3 * x[:1],
+            outputs=[0],
+            sigma=1e-3,
+            gamma=0.0,
+            max_steps=200,
+            solver=optim.armijo_once(),
+        )
 
 
 def test_an_output_that_ignores_the_image_is_uninformative(x):
@@ -202,10 +212,12 @@ def test_a_lane_that_is_not_finite_says_so_and_leaves_the_others_alone(x):
         y = tail(features)
         return jnp.stack([y[:, 0], jnp.where(y[:, 1] < 0.5 * tail(head(x))[0, 1], jnp.nan, y[:, 1])], axis=-1)
 
-    expected = smocam(PARTS, x[:1], outputs=[0], sigma=0.02, gamma=1.0, max_steps=50)
-    result = smocam(Split(head, fragile), x[:1], sigma=0.02, gamma=1.0, max_steps=50)
+    parts = Split(head, fragile)
+    expected = smocam(parts, x[:1], outputs=[0], sigma=0.02, gamma=1.0, max_steps=50)
+    result = smocam(parts, x[:1], sigma=0.02, gamma=1.0, max_steps=50)
     assert result.status_names[1] == ["not_finite"]
-    chex.assert_trees_all_close(result.mask[0], expected.mask[0], rtol=1e-4, atol=1e-6)
+    # two lanes round differently than one, and whether a step is accepted is a yes or no
+    chex.assert_trees_all_close(result.mask[0], expected.mask[0], rtol=1e-3, atol=1e-3)
 
 
 def test_two_dimensions_are_the_same_code():
