@@ -12,6 +12,23 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+class _Forgetting:
+    """Lets go of compiled programs now and then: a process can map so many of them, and dies beyond."""
+
+    def __init__(self) -> None:
+        self.tests = 0
+
+    def pytest_runtest_teardown(self) -> None:
+        self.tests += 1
+        if self.tests % 50 == 0:
+            jax.clear_caches()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Also for the examples in docstrings and pages, which lie elsewhere."""
+    config.pluginmanager.register(_Forgetting())
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real scans and weights beside the checkout; tests that need them skip without."""

@@ -42,7 +42,10 @@ def thin_convolution(
     taps = _rows(kernel)
 
     def plane(index: jax.Array) -> jax.Array:
-        return lax.dot_general(patches(index), taps, (((0,), (0,)), ((), ())), precision=precision)
+        found = lax.dot_general(
+            patches(index), taps, (((0,), (0,)), ((), ())), precision=precision, preferred_element_type=_sums(x.dtype)
+        )
+        return found.astype(x.dtype)
 
     planes = lax.map(plane, jnp.arange(len(x) * depth, dtype=jnp.int32))
     return planes.reshape(-1, depth, height, width, kernel.shape[-1])
@@ -56,12 +59,13 @@ def thin_kernel_gradient(
     planes = g.reshape(len(x) * g.shape[1], -1, g.shape[-1])
 
     def add(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-        return total + jnp.matmul(patches(index), planes[index], precision=precision), None
+        found = jnp.matmul(patches(index), planes[index], precision=precision, preferred_element_type=_sums(g.dtype))
+        return total + found, None
 
-    start = jnp.zeros((math.prod(shape[:-1]), shape[-1]), g.dtype)
+    start = jnp.zeros((math.prod(shape[:-1]), shape[-1]), _sums(g.dtype))
     total, _ = lax.scan(add, start, jnp.arange(len(planes), dtype=jnp.int32))
     (kd, kh, *rest) = shape
-    return jnp.swapaxes(total.reshape(kh, kd, *rest), 0, 1)
+    return jnp.swapaxes(total.reshape(kh, kd, *rest), 0, 1).astype(g.dtype)
 
 
 def thin_input_gradient(
@@ -93,10 +97,12 @@ def thin_input_gradient(
     def cell(index: jax.Array) -> jax.Array:
         image, place = index // (last - first), index % (last - first) + first
         met = lax.dynamic_slice_in_dim(g[image], place, reach, 0).reshape(reach * features, -1)
-        spread = lax.dot_general(taps, met, (((1,), (0,)), ((), ())), precision=precision)
+        spread = lax.dot_general(
+            taps, met, (((1,), (0,)), ((), ())), precision=precision, preferred_element_type=_sums(g.dtype)
+        )
         spread = spread.reshape(kh, kw, sd * channels, height, width)
         down = _gathered(spread, sh, 2)  # [sh, kw, planes, rows, width]
-        return _gathered(jnp.moveaxis(down, 1, 0), sw, 3)  # [sw, sh, planes, rows, columns]
+        return _gathered(jnp.moveaxis(down, 1, 0), sw, 3).astype(g.dtype)  # [sw, sh, planes, rows, columns]
 
     cells = lax.map(cell, jnp.arange(b * (last - first), dtype=jnp.int32))
     rows, columns = cells.shape[-2:]
@@ -127,6 +133,11 @@ def _patches_of(
         return lax.optimization_barrier(found.reshape(-1, height * width))
 
     return patches
+
+
+def _sums(dtype: Any) -> Any:
+    """Sums of short numbers are not short."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _rows(kernel: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def test_explain_writes_the_files_and_shows_a_table(here, model_file):
         LEFT.output,
         RIGHT.output,
         "mm^3",
-        "unexplained",
+        "max_steps",
         "uninformative",
         "a_report.html",
         "nothing to explain",

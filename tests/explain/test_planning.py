@@ -96,7 +96,7 @@ def test_sigma_is_that_of_every_output_also_when_one_is_explained(planted):
         "method": "smocam",
         "outputs": [LEFT.output],
         "layer": "relu2",
-        "solver": "paper",
+        "solver": "recommended",
         "max_steps": 2000,
         "lam": 1.0,
         "gamma": 30.0,
@@ -109,7 +109,7 @@ def test_options_are_the_users_then_the_networks_then_the_methods(planted):
     chosen = plan(planted._replace(record=suited), lam=0.5).parameters
     assert (chosen["solver"], chosen["lam"], chosen["gamma"]) == ("nonnegative", 0.5, 30.0)
     elsewhere = plan(planted._replace(record=suited), layer="relu1").parameters
-    assert (elsewhere["solver"], elsewhere["lam"]) == ("paper", 1.0)
+    assert (elsewhere["solver"], elsewhere["lam"]) == ("recommended", 1.0)
 
 
 @pytest.mark.parametrize(
