@@ -163,7 +163,7 @@ def test_one_compilation_for_new_images_and_weights(x):
     parts = Chain((head, middle, Partial(counted)))
     smocam_layers(parts, x, **OPTIONS | dict(max_steps=3))
     first = len(traces)
-    smocam_layers(parts, x + 1, sigma=3.0, lam=2.0, gamma=5.0, max_steps=3)
+    smocam_layers(parts, x + 1, **OPTIONS | dict(sigma=3.0, lam=2.0, gamma=5.0, max_steps=3))
     # geometry and shapes are read off the operations each time, nothing else is
     assert len(traces) - first <= 1
 
