@@ -89,10 +89,18 @@ def test_the_diagnostics_are_what_they_say(result, x):
     assert set(np.ravel(result.evaluations - result.steps)) <= {1, 2}
 
 
-def test_images_and_outputs_do_not_influence_each_other(result, x):
+def test_images_and_outputs_do_not_influence_each_other(x):
+    options = dict(sigma=0.02, gamma=1.0, max_steps=400, solver=optim.armijo_once())
+    alone, together = smocam(PARTS, x[1:], outputs=[1], **options), smocam(PARTS, x, **options)
+    chex.assert_trees_all_close(alone.mask[0, 0], together.mask[1, 1], rtol=1e-3, atol=1e-5)
+    assert int(alone.steps[0, 0]) == int(together.steps[1, 1])
+
+
+def test_the_recommended_solver_depends_on_neighbours_by_rounding_only(result, x):
     alone = smocam(PARTS, x[1:], outputs=[1], sigma=0.02, gamma=1.0, max_steps=400)
-    chex.assert_trees_all_close(alone.mask[0, 0], result.mask[1, 1], rtol=1e-3, atol=1e-5)
-    assert int(alone.steps[0, 0]) == int(result.steps[1, 1])
+    # one lane rounds differently than four, and whether a step is accepted is a yes or no
+    chex.assert_trees_all_close(alone.mask[0, 0], result.mask[1, 1], rtol=1e-3, atol=1e-3)
+    chex.assert_trees_all_close(alone.value[0, 0], result.value[1, 1], rtol=1e-2)
 
 
 def test_one_compilation_for_new_images_and_new_weights(x):
