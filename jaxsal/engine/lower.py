@@ -9,6 +9,7 @@ axis. GPU and TPU keep their native operations: the choice is made when XLA lowe
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ Pads = tuple[tuple[int, int], ...]
 _POOLS = {"reduce_window_max": max_pool, "reduce_window_sum": sum_pool}
 # below this many input channels a 2-D convolution is too thin to be fast
 _THIN = 8
+# bytes
+_MOST_SPREAD = 2**26
 
 
 def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +91,8 @@ def _by_platform(jaxpr: Any, eqn: Any, on_cpu: Callable[..., jax.Array], operand
 def _on_cpu(eqn: Any, extent: Sequence[int] = ()) -> Callable[..., jax.Array] | None:
     """What replaces an operation on CPU, or None to keep it; only so much of its output is ever read."""
     p = eqn.params
+    if any(0 in atom.aval.shape for atom in (*eqn.invars, *eqn.outvars)):
+        return None
     if is_plain_convolution(eqn) and len(p["window_strides"]) in (2, 3):
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
         grid = extent[1:-1] or eqn.outvars[0].aval.shape[1:-1]
@@ -130,6 +135,7 @@ def is_plain_convolution(eqn: Any) -> bool:
     )  # fmt: skip
     return (
         channel_last
+        and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.floating)
         and (p["preferred_element_type"] is None or p["preferred_element_type"] == eqn.invars[0].aval.dtype)
         and p["feature_group_count"] == p["batch_group_count"] == 1
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
@@ -140,7 +146,7 @@ def is_plain_convolution(eqn: Any) -> bool:
 def _read_part(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads, precision: Any, grid: Sequence[int]
 ) -> jax.Array:
-    """The convolution's first voxels along each axis; the others, which nobody reads, are 0."""
+    """The convolution's first voxels along each axis; the others, which nobody reads, repeat the last of them."""
     axes = list(zip(x.shape[1:-1], kernel.shape[:-2], strides, padding, strict=True))
     whole = [(n + lo + hi - k) // s + 1 for n, k, s, (lo, hi) in axes]
     if 0 in grid or list(grid) == whole:
@@ -151,7 +157,8 @@ def _read_part(
     part = jnp.asarray(_convolution(met, kernel, strides, pads, precision))
     part = part[(slice(None), *(slice(0, g) for g in grid))]
     missing = [(0, n - g) for n, g in zip(whole, grid, strict=True)]
-    return jnp.pad(part, ((0, 0), *missing, (0, 0)))
+    # zeros would be new values: a logarithm or a root behind this has no slope there
+    return jnp.pad(part, ((0, 0), *missing, (0, 0)), mode="edge")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -167,7 +174,9 @@ def _convolution_fwd(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], 
 
 def _convolution_bwd(strides: tuple[int, ...], padding: Pads, precision: Any, saved, g: jax.Array):
     x, kernel = saved
-    thin = x.shape[-1] < _THIN
+    # an image is one plane: where what its taps give would take much memory, it is not treated as thin
+    spread = math.prod(kernel.shape[:-1]) * math.prod(g.shape[-3:-1]) * g.dtype.itemsize
+    thin = x.shape[-1] < _THIN and (x.ndim == 5 or spread <= _MOST_SPREAD)
     if thin and x.ndim == 5:
         d_kernel = thin_kernel_gradient(g, x, strides, padding, precision, kernel.shape)
     else:

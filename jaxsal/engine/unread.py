@@ -78,6 +78,8 @@ def _windowed(p: Any, shape: Sequence[int], wanted: Extent) -> Sequence[int]:
 def _is_elementwise(eqn: Any) -> bool:
     if eqn.primitive.name in _ELEMENTWISE:
         return True
+    if eqn.primitive.name.startswith("custom_vjp"):
+        return False  # its backward rule may read every place
     body = computed(eqn)
     return body is not None and all(
         _is_elementwise(inner) and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars)

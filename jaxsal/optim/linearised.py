@@ -1,4 +1,4 @@
-"""Masks whose distance is a known slope: the convex problem that :func:`jaxsal.optim.prox_linear` solves each step."""
+"""Masks whose distance is a known slope: the problem that :func:`jaxsal.optim.prox_linear` solves each step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,7 +55,8 @@ def solve(
     """The point of least model by the accelerated primal-dual method of Chambolle and Pock.
 
     Kinks of the total variation and of the distance are handled by their duals, the norm and the set in one primal
-    step, which is exact where the set is a cone.
+    step, which is exact where the set is a cone and the projection is not 0. The norm term is convex outside the unit
+    ball only.
 
     Args:
         problem: to solve.
@@ -73,7 +74,7 @@ def solve(
     centre, treedef = jax.tree.flatten(problem.centre)
     costs = [problem.penalty.per_difference(leaf) for leaf in centre]
     # differences along an axis have a norm below 2; the slope is scaled to weigh as much as all axes together
-    squares = 4.0 * max(leaf.ndim for leaf in centre)
+    squares = 4.0 * max(1, *(leaf.ndim for leaf in centre))
     steepness = norm(problem.grad)
     scale = jnp.where(steepness > 0, squares**0.5 / jnp.where(steepness > 0, steepness, 1), 0)
     slope = [scale * leaf for leaf in jax.tree.leaves(problem.grad)]
@@ -86,7 +87,7 @@ def solve(
             for leaf, rough, g, c in zip(x, dual.rough, slope, centre, strict=True)
         ]
         inside = jax.tree.leaves(project(jax.tree.unflatten(treedef, pulled)))
-        return [_towards_unit_norm(leaf, share * problem.penalty.norm) for leaf in inside]
+        return [_towards_unit_norm(leaf, share * jnp.asarray(problem.penalty.norm, leaf.dtype)) for leaf in inside]
 
     def iterate(_: int, state: tuple[list[jax.Array], list[jax.Array], Dual, jax.Array, jax.Array]):
         x, ahead, dual, tau, sigma = state

@@ -14,6 +14,7 @@ from jaxsal.optim.incumbent import Anchored, Incumbent, no_incumbent
 from jaxsal.optim.linearised import Dual, Linearised, no_dual, solve
 from jaxsal.optim.proximal_update import ProximalUpdate, anywhere
 from jaxsal.optim.status import Status
+from jaxsal.optim.trees import norm
 
 # of the promised decrease: below the first a step is refused, below the second it was too long, above the third short
 _ACCEPTABLE, _POOR, _GOOD = 1e-4, 0.25, 0.75
@@ -62,6 +63,9 @@ def prox_linear(
     the highest of the last ``memory`` accepted ones; the step size ``t`` halves where the model promised four times
     what came, and doubles where it promised little more. With :func:`jaxsal.optim.nonnegative` every problem is solved
     for masks that are nowhere negative.
+
+    Start where the distance is not 0: exactly at its kink it has no slope. Distances many times steeper than the
+    penalty need more ``iterations``.
 
     Args:
         step_size: the first ``t``, above 0.
@@ -142,14 +146,15 @@ def _update(
     distance = jnp.maximum(value - cost, 0)
     grad = jax.tree.map(lambda g, s: g - s, updates, slope)
     # exactly at its kink a distance has no slope: that of the point before is nearer to the truth than none
-    flat = (distance == 0) & jnp.isfinite(around.value)
+    at_kink = distance <= 8 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    flat = at_kink & jnp.isfinite(around.value)
     grad = jax.tree.map(lambda new, old: jnp.where(flat, old, new), grad, around.grad)
 
     first = jnp.isinf(around.value)
     highest = around.recent.max()
     promised = jnp.maximum(highest - around.promise, jnp.finfo(highest.dtype).tiny)
     ratio = jnp.where(first, _GOOD, (highest - value) / promised)
-    accepted = first | (ratio > _ACCEPTABLE)  # NaN is refused
+    accepted = first | ((ratio > _ACCEPTABLE) & jnp.isfinite(norm(grad)))  # NaN is refused
     step_size = jnp.where(ratio >= _POOR, around.step_size, around.step_size / 2)
     step_size = jnp.where(ratio > _GOOD, 2 * step_size, step_size)
     recent = jnp.where(first, value, jnp.append(around.recent[1:], value))

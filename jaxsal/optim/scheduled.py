@@ -11,8 +11,8 @@ from jaxsal.optim.applied import Applied
 class Scheduled(NamedTuple):
     """An objective that knows the step: noise that is drawn anew, a weight that grows.
 
-    Wherever an objective is taken, one of these is taken as well. Stopping rules and solvers that compare values
-    compare those of different steps.
+    Wherever an objective is taken, one of these is taken as well, except by :func:`jaxsal.optim.prox_linear`. Stopping
+    rules and solvers that compare values compare those of different steps.
 
     Attributes:
         objective: ``(params, step) -> (value, aux)``; ``step`` is the number of updates made so far, int32.

@@ -10,7 +10,7 @@ from jaxsal.jaxpr import is_literal, trace
 
 
 def working_set(objective: Callable[..., Any], params: Any, *given: Any) -> int:
-    """Bytes of the largest array that an objective computes anew for every set of parameters.
+    """Bytes of the largest array that an objective computes anew for every set of parameters; calls count by results.
 
     Args:
         objective: ``(*given) -> (params -> (value, aux))``; what does not depend on the parameters is computed once

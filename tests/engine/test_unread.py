@@ -82,3 +82,34 @@ def test_less_is_computed():
 
     assert flops(lower(network)) < 0.75 * flops(whole)
     assert np.allclose(jax.jit(lower(network))(x), network(x))
+
+
+@pytest.mark.parametrize("after", [lambda y, s: jnp.log(s * y), lambda y, s: jnp.sqrt(y + s - 2.0)])
+def test_what_is_not_read_has_no_slope_of_its_own(after):
+    x, kernel = jnp.ones((1, 5, 5, 1)), jnp.ones((1, 1, 1, 1))
+
+    def network(s):
+        return nnx.max_pool(after(convolution(x, kernel, (1, 1), "VALID"), s), (2, 2), (2, 2)).sum()
+
+    assert np.allclose(jax.grad(lower(network))(2.0), jax.grad(network)(2.0))
+
+
+def test_backward_rules_may_read_everything():
+    @jax.custom_vjp
+    def weighed(y):
+        return y + 0.0
+
+    weighed.defvjp(lambda y: (y, y), lambda y, g: (g * jnp.mean(y),))
+    x, kernel = jnp.arange(25.0).reshape(1, 5, 5, 1), jnp.ones((1, 1, 1, 1))
+
+    def network(x):
+        return nnx.max_pool(weighed(convolution(x, kernel, (1, 1), "VALID")), (2, 2), (2, 2)).sum()
+
+    assert np.allclose(jax.grad(lower(network))(x), jax.grad(network)(x))
+
+
+def test_empty_and_whole_number_arrays_are_left_alone():
+    assert lower(lambda x: nnx.max_pool(x, (4, 4), (4, 4)))(jnp.ones((1, 3, 8, 1))).shape == (1, 0, 2, 1)
+    whole = jnp.ones((1, 3, 3, 3, 1), jnp.int32)
+    kernel = jnp.ones((2, 2, 2, 1, 1), jnp.int32)
+    assert int(lower(lambda x: convolution(x, kernel, (1, 1, 1), "VALID"))(whole).sum()) == 64

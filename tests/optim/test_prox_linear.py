@@ -160,3 +160,9 @@ def test_what_it_cannot_do_is_said():
         optim.on_sphere(optim.prox_linear())
     with pytest.raises(ValueError, match="memory=0"):
         optim.prox_linear(memory=0)
+
+
+def test_a_single_number_is_a_mask_too():
+    objective = Composite(lambda m: (jnp.abs(m - 2.0).sum(), {}), MaskPenalty(0.0, 0.0))
+    lane = optim.minimise(objective, jnp.array(1.0), solver=optim.prox_linear(), stop=STOP)
+    assert np.isclose(float(lane.params), 2.0, atol=1e-3)
