@@ -124,11 +124,10 @@ def test_every_step_evaluates_the_tail_once(x):
         jax.debug.callback(lambda: calls.append(1))
         return tail(features)
 
-    result = smocam(Split(head, counted), x[:1], outputs=[0], max_steps=7)
+    result = smocam(Split(head, counted), x[:1], outputs=[0], max_steps=7, solver=optim.armijo_once())
     jax.effects_barrier()
     # two evaluations give the prediction and the null prediction
-    assert len(calls) == 2 + int(result.evaluations.sum())
-    assert int(result.evaluations.sum()) in (8, 9)
+    assert len(calls) == 2 + int(result.evaluations.sum()) == 2 + 8
 
 
 def test_the_objective_is_equation_2(x64):
@@ -220,12 +219,11 @@ def test_a_lane_that_is_not_finite_says_so_and_leaves_the_others_alone(x):
         y = tail(features)
         return jnp.stack([y[:, 0], jnp.where(y[:, 1] < 0.5 * tail(head(x))[0, 1], jnp.nan, y[:, 1])], axis=-1)
 
-    parts = Split(head, fragile)
-    expected = smocam(parts, x[:1], outputs=[0], sigma=0.02, gamma=1.0, max_steps=50)
-    result = smocam(parts, x[:1], sigma=0.02, gamma=1.0, max_steps=50)
+    options = dict(sigma=0.02, gamma=1.0, max_steps=50, solver=optim.armijo_once())
+    expected = smocam(PARTS, x[:1], outputs=[0], **options)
+    result = smocam(Split(head, fragile), x[:1], **options)
     assert result.status_names[1] == ["not_finite"]
-    # two lanes round differently than one, and whether a step is accepted is a yes or no
-    chex.assert_trees_all_close(result.mask[0], expected.mask[0], rtol=1e-3, atol=1e-3)
+    chex.assert_trees_all_close(result.mask[0], expected.mask[0], rtol=1e-4, atol=1e-6)
 
 
 def test_two_dimensions_are_the_same_code():
