@@ -231,14 +231,16 @@ def _several(outputs: Outputs, count: int) -> jax.Array:
         if found.ndim != 1 or not found.size:
             raise ValueError(f'outputs has shape {found.shape}: give "all" or a list of positions.')
         return _from_the_start(found, count)
-    if not isinstance(outputs, str):
+    if isinstance(outputs, str):
+        indices = output_indices(outputs, count)
+    else:
         found = np.asarray(outputs)
         if found.ndim != 1:
             raise ValueError(f'outputs got {outputs!r}: give "all" or a list of positions; for a single one target=.')
         if found.size:
             _check_numbers("outputs", outputs, found.dtype)
-        outputs = found.tolist()
-    return jnp.asarray(output_indices(outputs, count), jnp.int32)
+        indices = output_indices(found.tolist(), count)
+    return jnp.asarray(indices, jnp.int32)
 
 
 def _from_the_start(index: Any, count: int) -> jax.Array:
@@ -265,7 +267,7 @@ def _scored(y: jax.Array, choice: Choice) -> tuple[jax.Array, jax.Array]:
         )
     if callable(choice.target):
         values, back = jax.vjp(choice.target, y)
-        if getattr(values, "shape", None) != y.shape[:1]:
+        if not isinstance(values, jax.Array) or values.shape != y.shape[:1]:
             raise ValueError(
                 f"The target function returns {getattr(values, 'shape', type(values).__name__)} of outputs {y.shape}, "
                 f"one value per image, ({len(y)},), is needed."
