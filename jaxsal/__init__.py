@@ -18,10 +18,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsal import attribution as attribution
     from jaxsal import data as data
     from jaxsal import masks as masks
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.attribution import composites as composites
+    from jaxsal.attribution import rules as rules
     from jaxsal.chaining import Chain as Chain
     from jaxsal.chaining import at_input as at_input
     from jaxsal.chaining import chain as chain
@@ -79,14 +82,24 @@ _WHERE = {
     "smocam_layers": "jaxsal.masks",
     "split": "jaxsal.splitting",
 }
-_PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
+_PACKAGES = {
+    "attribution": "jaxsal.attribution",
+    "composites": "jaxsal.attribution.composites",
+    "converters": "jaxsal.converters",
+    "data": "jaxsal.data",
+    "engine": "jaxsal.engine",
+    "masks": "jaxsal.masks",
+    "optim": "jaxsal.optim",
+    "rules": "jaxsal.attribution.rules",
+    "zoo": "jaxsal.zoo",
+}
 
 __all__ = [*_WHERE, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(_PACKAGES[name])
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"jaxsal has no attribute {name!r}; it has: {', '.join(__all__)}.")

@@ -8,17 +8,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsal.jaxpr import computed, is_literal
+from jaxsal.engine.elementwise import is_elementwise
+from jaxsal.jaxpr import is_literal
 
 Extent = tuple[int, ...]
 
-# operations whose every output value depends on the operand's value at the same place only
-_ELEMENTWISE = frozenset((
-    "abs", "add", "add_any", "and", "ceil", "clamp", "convert_element_type", "copy", "cos", "div", "eq", "erf", "exp",
-    "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min",
-    "mul", "ne", "neg", "not", "optimization_barrier", "or", "pow", "round", "rsqrt", "select_n", "sign", "sin", "sqrt",
-    "square", "stop_gradient", "sub", "tan", "tanh",
-))  # fmt: skip
 _WINDOWS = frozenset(("reduce_window_max", "reduce_window_min", "reduce_window_sum"))
 
 
@@ -60,7 +54,7 @@ def _extent(eqn: Any, shape: Sequence[int], wanted: list[Extent]) -> Sequence[in
     """How far an operand of this shape is read for so much of the outputs."""
     if eqn.primitive.name in _WINDOWS:
         return _windowed(eqn.params, shape, wanted[0])
-    if len(wanted) == 1 and tuple(shape) == tuple(eqn.outvars[0].aval.shape) and _is_elementwise(eqn):
+    if len(wanted) == 1 and tuple(shape) == tuple(eqn.outvars[0].aval.shape) and _reads_in_place(eqn):
         return wanted[0]
     return shape
 
@@ -75,14 +69,6 @@ def _windowed(p: Any, shape: Sequence[int], wanted: Extent) -> Sequence[int]:
     return [min(max(r, 0), n) for r, n in zip(reach, shape, strict=True)]
 
 
-def _is_elementwise(eqn: Any) -> bool:
-    if eqn.primitive.name in _ELEMENTWISE:
-        return True
-    if eqn.primitive.name.startswith("custom_vjp"):
-        return False  # its backward rule may read every place
-    body = computed(eqn)
-    return body is not None and all(
-        _is_elementwise(inner) and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars)
-        for inner in body[0].eqns
-        for out in inner.outvars[:1]
-    )
+def _reads_in_place(eqn: Any) -> bool:
+    # the backward rule of a custom_vjp may read every place
+    return is_elementwise(eqn) and not eqn.primitive.name.startswith("custom_vjp")

@@ -1,0 +1,228 @@
+"""A traced function as one straight list of operations, calls and loops written out."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsal.engine.elementwise import is_elementwise
+from jaxsal.jaxpr import Traced, bind, computed, inner, is_literal
+
+# a loop of more iterations than this is not a stack of layers, and would take minutes to compile
+_MOST_ITERATIONS = 200
+
+
+class Given(NamedTuple):
+    """A value that is known before the program runs.
+
+    Attributes:
+        value: of it.
+        learned: whether it may be a weight: the function closed over it. What is written into the program is not.
+    """
+
+    value: Any
+    learned: bool
+
+
+Ref = int | Given
+
+
+class Step(NamedTuple):
+    """One operation.
+
+    Attributes:
+        name: of the primitive; of a call that is kept, the name of the function that was called.
+        params: of the primitive.
+        call: runs it: ``(*operands) -> list of results``.
+        inputs: operands, by number or given.
+        outputs: numbers of the results.
+        avals: their shapes and dtypes.
+        elementwise: whether every value of its results depends on the operands at the same place only.
+        source: where in the user's code it stands, for :func:`line`.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    call: Callable[..., list[Any]]
+    inputs: tuple[Ref, ...]
+    outputs: tuple[int, ...]
+    avals: tuple[Any, ...]
+    elementwise: bool
+    source: Any
+
+
+class Program(NamedTuple):
+    """Operations in order; those that the results do not depend on are left out.
+
+    Attributes:
+        inputs: numbers of the arguments.
+        steps: the operations.
+        outputs: the results, by number or given.
+        readers: how many times each number is read, by an operation or as a result.
+    """
+
+    inputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Ref, ...]
+    readers: Mapping[int, int]
+
+
+def program(traced: Traced) -> Program:
+    """Write out a traced function.
+
+    Calls (``jit``, ``jax.checkpoint``, ``custom_jvp``, ``custom_vjp``) are replaced by what they compute, except those
+    with a derivative of their own that work element by element, such as ``jax.nn.relu``; ``scan`` over layers is
+    unrolled.
+
+    Raises:
+        NotImplementedError: if a ``scan`` has more than 200 iterations.
+
+    Example:
+        >>> from jaxsal.jaxpr import trace
+        >>> [step.name for step in program(trace(lambda x: jax.nn.silu(jax.nn.relu(x)), 1.0)).steps]
+        ['relu', 'logistic', 'mul']
+    """
+    writer = _Writer()
+    numbers = writer.new(len(traced.jaxpr.invars))
+    consts = [Given(value, learned=True) for value in traced.consts]
+    outputs = tuple(writer.write(traced.jaxpr, [*consts], [*numbers]))
+    steps, readers = _live(writer.steps, outputs)
+    return Program(numbers, steps, outputs, readers)
+
+
+class _Writer:
+    """Collects operations under numbers that are never used twice."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.count = 0
+
+    def new(self, count: int) -> tuple[int, ...]:
+        first, self.count = self.count, self.count + count
+        return tuple(range(first, self.count))
+
+    def write(self, jaxpr: Any, consts: Sequence[Ref], args: Sequence[Ref]) -> list[Ref]:
+        env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+
+        def read(atom: Any) -> Ref:
+            return Given(atom.val, learned=False) if is_literal(atom) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            env.update(zip(eqn.outvars, self._write_one(jaxpr, eqn, tuple(map(read, eqn.invars))), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _write_one(self, jaxpr: Any, eqn: Any, inputs: tuple[Ref, ...]) -> Sequence[Ref]:
+        if eqn.primitive.name == "scan":
+            return self._unroll(eqn, inputs)
+        body = computed(eqn)
+        if body is not None and (inner(eqn) is not None or not is_elementwise(eqn)):
+            return self.write(body[0], [Given(value, learned=True) for value in body[1]], inputs)
+        return self._add(
+            eqn.primitive.name if body is None else _called(eqn, body[0]),
+            eqn.params,
+            functools.partial(_run, jaxpr, eqn),
+            inputs,
+            [var.aval for var in eqn.outvars],
+            is_elementwise(eqn),
+            eqn.source_info,
+        )
+
+    def _add(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        call: Callable[..., list[Any]],
+        inputs: tuple[Ref, ...],
+        avals: Sequence[Any],
+        elementwise: bool,
+        source: Any,
+    ) -> tuple[int, ...]:
+        outputs = self.new(len(avals))
+        self.steps.append(Step(name, params, call, inputs, outputs, tuple(avals), elementwise, source))
+        return outputs
+
+    def _unroll(self, eqn: Any, inputs: tuple[Ref, ...]) -> Sequence[Ref]:
+        p = eqn.params
+        length = p["length"]
+        if length > _MOST_ITERATIONS:
+            raise NotImplementedError(
+                f"A scan of {length} iterations at {line(eqn.source_info)} is too long to be written out as layers "
+                f"(at most {_MOST_ITERATIONS}): scan over fewer, larger steps."
+            )
+        body = getattr(p["jaxpr"], "jaxpr", p["jaxpr"])
+        consts = [Given(value, learned=True) for value in getattr(p["jaxpr"], "consts", ())]
+        split = p["num_consts"], p["num_consts"] + p["num_carry"]
+        shared, carry, xs = inputs[: split[0]], list(inputs[split[0] : split[1]]), inputs[split[1] :]
+        collected: list[list[Ref]] = []
+        order = range(length - 1, -1, -1) if p["reverse"] else range(length)
+        for i in order:
+            here = [self._index(ref, aval, i, eqn) for ref, aval in zip(xs, _avals(body, split[1]), strict=True)]
+            out = self.write(body, consts, [*shared, *carry, *here])
+            carry, ys = out[: p["num_carry"]], out[p["num_carry"] :]
+            collected.append(ys)
+        if p["reverse"]:
+            collected.reverse()
+        stacked = [self._stack(refs, var.aval, eqn) for refs, var in zip(
+            zip(*collected, strict=True) if collected else ((),) * (len(eqn.outvars) - p["num_carry"]),
+            eqn.outvars[p["num_carry"] :], strict=True)]  # fmt: skip
+        return [*carry, *stacked]
+
+    def _index(self, ref: Ref, aval: Any, i: int, eqn: Any) -> Ref:
+        if isinstance(ref, Given):
+            return ref._replace(value=jnp.asarray(ref.value)[i])
+        call = lambda x: [lax.index_in_dim(x, i, keepdims=False)]  # noqa: E731
+        return self._add("index", {}, call, (ref,), [aval], False, eqn.source_info)[0]
+
+    def _stack(self, refs: Sequence[Ref], aval: Any, eqn: Any) -> Ref:
+        if not refs:
+            return Given(jnp.zeros(aval.shape, aval.dtype), learned=False)
+        return self._add("stack", {}, _stacked, tuple(refs), [aval], False, eqn.source_info)[0]
+
+
+def _called(eqn: Any, body: Any) -> str:
+    """Name of the function that a call calls, where JAX has kept one."""
+    inside = (step.params["name"] for step in body.eqns if "name" in step.params)
+    return eqn.params.get("name") or next(inside, eqn.primitive.name)
+
+
+def _stacked(*parts: jax.Array) -> list[jax.Array]:
+    return [jnp.stack(parts)]
+
+
+def _avals(body: Any, first: int) -> list[Any]:
+    return [var.aval for var in body.invars[first:]]
+
+
+def _run(jaxpr: Any, eqn: Any, *operands: Any) -> list[Any]:
+    given = zip(eqn.invars, operands, strict=True)
+    return bind(jaxpr, eqn, {atom: operand for atom, operand in given if not is_literal(atom)})
+
+
+def _live(steps: Sequence[Step], outputs: Sequence[Ref]) -> tuple[tuple[Step, ...], Mapping[int, int]]:
+    readers: dict[int, int] = {}
+
+    def note(refs: Sequence[Ref]) -> None:
+        for ref in refs:
+            if not isinstance(ref, Given):
+                readers[ref] = readers.get(ref, 0) + 1
+
+    note(outputs)
+    kept = []
+    for step in reversed(steps):
+        if any(number in readers for number in step.outputs):
+            kept.append(step)
+            note(step.inputs)
+    return tuple(reversed(kept)), readers
+
+
+def line(source: Any) -> str:
+    """Where in the user's code an operation stands: ``file:line``, or an empty text where that is not known."""
+    frames = getattr(getattr(source, "traceback", None), "frames", ())
+    for frame in frames:
+        if not any(part in frame.file_name for part in ("/jax/", "/flax/", "/jaxsal/engine/", "/jaxsal/jaxpr.py")):
+            return f"{frame.file_name}:{frame.line_num}"
+    return ""
+

@@ -1,0 +1,122 @@
+"""A network with the same values and another backward pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxsal.engine.interpret import interpret
+from jaxsal.engine.program import program
+from jaxsal.engine.sites import Composite, Rule, Site
+from jaxsal.jaxpr import trace
+from jaxsal.model import Model, as_pytree
+
+# last parts of a weight's path that do not name it
+_WRAPPERS = frozenset(("value", "raw_value"))
+
+
+class Observed(NamedTuple):
+    """What a rewired network gives with its values watched.
+
+    Attributes:
+        output: of the network.
+        sites: those that relevance can reach, in the order of computation, each with the rule chosen for it.
+        values: the output of every one of them, by the site's index.
+    """
+
+    output: jax.Array
+    sites: tuple[tuple[Site, Rule], ...]
+    values: Mapping[int, jax.Array]
+
+
+def rewire(model: Model, composite: Composite) -> Callable[[jax.Array], jax.Array]:
+    """The same function of the image, with the backward pass that a composite describes.
+
+    The operations of the network are gone through once. What does not depend on the image is computed as it is; every
+    other operation is a site, or moves values about, or works element by element and is kept together with its
+    neighbours as one activation. A scale and a shift for each channel that follow a convolution or a dense layer
+    (bias, BatchNorm) become part of it. Statistics of the image that normalise it (InstanceNorm, GroupNorm, LayerNorm,
+    softmax) are held constant where the composite says so.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        composite: ``site -> rule``, see :mod:`jaxsal.composites`.
+
+    Returns:
+        ``x -> y``, equal to the model up to rounding. ``jax.vjp`` of it is the modified backward pass; forward mode
+        (``jax.jvp``) is not defined. It may be called under ``jit`` and ``vmap``.
+
+    Raises:
+        NotImplementedError: when it is called, if an operation has no rule: it is named, with its line.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxsal import composites
+        >>> fn = rewire(lambda x: jax.nn.relu(x @ jnp.array([[2.0], [-1.0]])), composites.z_plus())
+        >>> y, back = jax.vjp(fn, jnp.array([[3.0, 1.0]]))
+        >>> y.tolist(), back(y)[0].round(3).tolist()
+        ([[5.0]], [[5.0, 0.0]])
+    """
+
+    def rewired(x: jax.Array) -> jax.Array:
+        return observe(model, composite, x).output
+
+    return rewired
+
+
+def observe(
+    model: Model, composite: Composite, x: jax.Array, offsets: Mapping[int, jax.Array] | None = None
+) -> Observed:
+    """Run a rewired network and watch it.
+
+    Args:
+        model: as for :func:`rewire`.
+        composite: as for :func:`rewire`.
+        x: ``[b, *space, c]``.
+        offsets: added to the values at sites, by the sites' indices. The cotangent of an offset of zeros is the
+            relevance of that site's output.
+    """
+    weights, tree = jax.tree_util.tree_flatten_with_path(as_pytree(model))
+    traced = trace(lambda leaves, x: jax.tree.unflatten(tree, leaves)(x), [leaf for _, leaf in weights], x)
+    if len(traced.jaxpr.outvars) != 1:
+        raise ValueError(
+            f"The model returns {len(traced.jaxpr.outvars)} arrays, one array y[b, k] is needed: take one of them."
+        )
+    named = [(_layer(path), leaf) for path, leaf in weights]
+    return Observed(*interpret(program(traced), named, x, composite, offsets or {}))
+
+
+def sites(model: Model, x: jax.Array, composite: Composite) -> tuple[tuple[Site, Rule], ...]:
+    """Where relevance passes on its way back, and by which rule; nothing is computed.
+
+    Args:
+        model: as for :func:`rewire`.
+        x: ``[b, *space, c]``, or its shape as a ``jax.ShapeDtypeStruct``.
+        composite: as for :func:`rewire`.
+
+    Returns:
+        Sites with their rules, from the image to the output.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxsal import composites
+        >>> def model(x):
+        ...     return jax.nn.relu(x @ jnp.ones((2, 3)))
+        >>> [site.kind for site, _ in sites(model, jnp.ones((1, 2)), composites.z())]
+        ['dense', 'activation']
+    """
+    found: list[tuple[tuple[Site, Rule], ...]] = []
+
+    def note(x: jax.Array) -> None:
+        found.append(observe(model, composite, x).sites)
+
+    jax.eval_shape(note, x)
+    return found[0]
+
+
+def _layer(path: Sequence[Any]) -> str:
+    """``.blocks[0].conv.kernel.value`` is a weight of ``blocks[0].conv``."""
+    keys = list(path)
+    while keys and getattr(keys[-1], "name", None) in _WRAPPERS:
+        keys.pop()
+    return jax.tree_util.keystr(tuple(keys[:-1])).replace("['", ".").replace("']", "").lstrip(".")

@@ -1,0 +1,175 @@
+"""What the rules of a modified backward pass get to see: sites, and linear layers at them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Kind = Literal[
+    "convolution", "dense", "affine", "average", "sum", "activation", "pool", "product", "statistic"
+]
+
+
+class Site(NamedTuple):
+    """A place of a network where a rule says how relevance goes backward.
+
+    Attributes:
+        index: position in the order of computation, from 0.
+        kind: ``"convolution"``; ``"dense"``, any other product with weights; ``"affine"``, a scale and a shift for each
+            channel or value that stand on their own, such as BatchNorm behind a ReLU; ``"average"``, sums and means
+            over an axis or a window; ``"sum"`` of two values that both depend on the image; ``"activation"``;
+            ``"pool"``, a maximum over a window or over whole axes; ``"product"`` of two values that both depend on the
+            image; ``"statistic"``, what a value is normalised by, itself computed from that value.
+        name: of the layer, from the path of its weights in the model; empty where it has none.
+        operation: what computes it, in JAX's words.
+        shape: of its output.
+        first: whether the image reaches it without passing another convolution or dense site.
+        source: ``file:line`` in the user's code.
+    """
+
+    index: int
+    kind: Kind
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    first: bool
+    source: str
+
+
+Rule = Callable[..., Any]
+Composite = Callable[[Site], Rule]
+
+
+def gradient(*_: Any) -> Any:
+    """The rule, for a site of any kind, to be differentiated as it is written."""
+    raise TypeError("gradient is a mark for the engine, which differentiates the site itself: return it, do not call it.")
+
+
+class Pool(NamedTuple):
+    """A max-pool as its rule ``(pool, x) -> out`` sees it.
+
+    Attributes:
+        forward: ``x -> out``; the first maximum of a window has its whole gradient.
+        window: sizes, one per axis of ``x``; whole axes for a maximum over them.
+        strides: one per axis.
+        padding: (before, after) per axis.
+    """
+
+    forward: Callable[[jax.Array], jax.Array]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+class Layer(NamedTuple):
+    """A linear site as its rule sees it, ``z = forward(a, weights) + bias``.
+
+    Attributes:
+        a: the input, batch first.
+        weights: with the scale of a BatchNorm that follows multiplied in.
+        bias: its shift included; broadcasts to ``z``; 0 where there is none.
+        z: the output.
+        forward: ``(a, weights) -> z``, linear in both, without bias.
+        nonnegative: whether the input cannot be below 0, because it comes from a ReLU.
+    """
+
+    a: jax.Array
+    weights: Any
+    bias: jax.Array
+    z: jax.Array
+    forward: Callable[[jax.Array, Any], jax.Array]
+    nonnegative: bool
+
+    def back(self, weights: Any, s: jax.Array) -> jax.Array:
+        """What outputs give to inputs, ``forward(., weights)`` transposed: shaped like ``a``."""
+        return jax.vjp(lambda a: self.forward(a, weights), self.a)[1](s)[0]
+
+
+def linear(rule: Rule, forward: Callable[[jax.Array, Any], jax.Array], nonnegative: bool) -> Callable[..., jax.Array]:
+    """A linear layer whose backward pass is a rule.
+
+    Args:
+        rule: ``(layer, r) -> r_in``: of the outputs' relevance, shaped like ``z``, the inputs', shaped like ``a``.
+        forward: ``(a, weights) -> z``.
+        nonnegative: whether ``a`` is.
+
+    Returns:
+        ``(a, weights, bias) -> z``.
+    """
+
+    @jax.custom_vjp
+    def call(a: jax.Array, weights: Any, bias: jax.Array) -> jax.Array:
+        return forward(a, weights) + bias
+
+    def fwd(a: jax.Array, weights: Any, bias: jax.Array):
+        z = call(a, weights, bias)
+        return z, (a, weights, bias, z)
+
+    def bwd(saved: Any, r: jax.Array):
+        a, weights, bias, z = saved
+        back = rule(Layer(a, weights, bias, z, forward, nonnegative), r)
+        # weights have no relevance; nobody asks for it
+        return back, jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(bias)
+
+    call.defvjp(fwd, bwd)
+    return call
+
+
+def hand_over(root: jax.Array, value: jax.Array, mend: Callable[[jax.Array], jax.Array] = lambda r: r) -> jax.Array:
+    """``value``, whose relevance goes to ``root`` as it is, or mended, whatever computed one from the other.
+
+    Example:
+        >>> jax.grad(lambda z: hand_over(z, jnp.tanh(z)))(3.0).item()
+        1.0
+    """
+
+    @jax.custom_vjp
+    def call(root: jax.Array, value: jax.Array) -> jax.Array:
+        return value
+
+    # not so much as a product of 0 with its derivative, which may be infinite
+    call.defvjp(lambda root, value: (value, None), lambda _, r: (mend(r), jnp.zeros_like(r)))
+    return call(root, jax.lax.stop_gradient(value))
+
+
+def mended(value: jax.Array, mend: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """``value``, whose relevance is mended before it goes on along the derivative.
+
+    Example:
+        >>> jax.grad(lambda x: -2 * mended(x, jax.nn.relu))(1.0).item()
+        0.0
+    """
+
+    @jax.custom_vjp
+    def call(value: jax.Array) -> jax.Array:
+        return value
+
+    call.defvjp(lambda value: (value, None), lambda _, r: (mend(r),))
+    return call(value)
+
+
+def shared(parts: Sequence[jax.Array], share: Callable[..., Sequence[jax.Array]]) -> jax.Array:
+    """The sum of some arrays, whose relevance a function shares between them.
+
+    Args:
+        parts: of one shape.
+        share: ``(parts, total, r) -> relevances``, one for each part.
+
+    Example:
+        >>> def all_to_the_first(parts, total, r):
+        ...     return r, 0 * r
+        >>> [r.item() for r in jax.grad(lambda a: shared(a, all_to_the_first))([1.0, 2.0])]
+        [1.0, 0.0]
+    """
+
+    @jax.custom_vjp
+    def call(parts: Sequence[jax.Array]) -> jax.Array:
+        return sum(parts[1:], start=parts[0])
+
+    def fwd(parts: Sequence[jax.Array]):
+        total = call(parts)
+        return total, (parts, total)
+
+    call.defvjp(fwd, lambda saved, r: (list(share(*saved, r)),))
+    return call(list(parts))

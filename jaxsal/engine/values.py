@@ -1,0 +1,114 @@
+"""Values that depend on the image, as far as they have been computed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+
+@dataclass(eq=False)
+class Unit:
+    """A value that has been computed, with the backward pass of its site attached.
+
+    Attributes:
+        value: the array.
+        parents: units that relevance goes to from here.
+        origins: units that nothing else but the program went into this value by element-wise operations, averages and
+            moves.
+        statistics: units that it is a statistic of: an average or a maximum over whole axes lies between.
+        weighted: whether a convolution or a dense layer lies before it.
+        nonnegative: whether it cannot be below 0.
+        gate: whether it is a weight in [0, 1] for something else, by a sigmoid or a softmax.
+        exponential: whether it is an exponential, of which a softmax is made.
+        site: index of the site that computed it, or None.
+    """
+
+    value: jax.Array
+    parents: tuple["Unit", ...] = ()
+    origins: frozenset[int] = frozenset()
+    statistics: frozenset[int] = frozenset()
+    weighted: bool = False
+    nonnegative: bool = False
+    gate: bool = False
+    exponential: bool = False
+    site: int | None = None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """An operation that is linear in the image's part and in the weights.
+
+    Attributes:
+        kind: of its site.
+        operation: in JAX's words.
+        forward: ``(a, weights) -> z``, without bias.
+        fold: ``(weights, scale) -> weights`` for a scale of the output, or None where it is not one per channel.
+        reduces: whether it sums over whole axes.
+    """
+
+    kind: str
+    operation: str
+    forward: Callable[[jax.Array, Any], jax.Array]
+    fold: Callable[[Any, jax.Array], Any]
+    reduces: bool = False
+
+
+@dataclass(eq=False)
+class Affine:
+    """A linear operation whose scale and shift are still being collected.
+
+    Attributes:
+        source: what it is applied to.
+        linear: the operation.
+        weights: of it, scales multiplied in.
+        bias: shifts so far, or None.
+        shape: of the output.
+        name: of the layer, or empty.
+        step: the operation in the program.
+        gate: see :class:`Unit`.
+        unit: the computed value, once it was asked for.
+    """
+
+    source: "Value"
+    linear: Linear
+    weights: Any
+    bias: Any
+    shape: tuple[int, ...]
+    name: str
+    step: Any
+    gate: bool = False
+    unit: Unit | None = None
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether it works element by element."""
+        return self.linear.kind == "affine"
+
+
+@dataclass(eq=False)
+class Pointwise:
+    """Element-wise operations on one value, not yet an activation of its own.
+
+    Attributes:
+        root: the value.
+        value: the result, with its plain derivative by the root's.
+        before: what a chain of unary operations started from, and
+        replay: these operations; None where operations met.
+        step: the last operation in the program.
+        steps: names of the non-linear operations so far.
+        nonnegative: see :class:`Unit`.
+        unit: the computed value, once it was asked for.
+    """
+
+    root: Unit
+    value: jax.Array
+    before: Affine | None
+    replay: Callable[[jax.Array], jax.Array] | None
+    step: Any
+    steps: tuple[str, ...] = ()
+    nonnegative: bool = False
+    unit: Unit | None = field(default=None)
+
+
+Value = Unit | Affine | Pointwise
