@@ -23,8 +23,34 @@ if TYPE_CHECKING:
     from jaxsal import masks as masks
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.attribution import AttentiveResponse as AttentiveResponse
+    from jaxsal.attribution import ClassResponse as ClassResponse
+    from jaxsal.attribution import Completeness as Completeness
+    from jaxsal.attribution import attentive_response as attentive_response
+    from jaxsal.attribution import blur_integrated_gradients as blur_integrated_gradients
+    from jaxsal.attribution import blurred as blurred
+    from jaxsal.attribution import clear as clear
+    from jaxsal.attribution import completeness as completeness
     from jaxsal.attribution import composites as composites
+    from jaxsal.attribution import conservation as conservation
+    from jaxsal.attribution import contrastive_excitation_backprop as contrastive_excitation_backprop
+    from jaxsal.attribution import deconvnet as deconvnet
+    from jaxsal.attribution import deep_lift as deep_lift
+    from jaxsal.attribution import deep_taylor as deep_taylor
+    from jaxsal.attribution import excitation_backprop as excitation_backprop
+    from jaxsal.attribution import expected_gradients as expected_gradients
+    from jaxsal.attribution import guided_backprop as guided_backprop
+    from jaxsal.attribution import guided_integrated_gradients as guided_integrated_gradients
+    from jaxsal.attribution import input_x_gradient as input_x_gradient
+    from jaxsal.attribution import integrated_gradients as integrated_gradients
+    from jaxsal.attribution import interior_gradients as interior_gradients
+    from jaxsal.attribution import lrp as lrp
+    from jaxsal.attribution import path_integrated_gradients as path_integrated_gradients
     from jaxsal.attribution import rules as rules
+    from jaxsal.attribution import saliency as saliency
+    from jaxsal.attribution import smooth_grad as smooth_grad
+    from jaxsal.attribution import smooth_grad_squared as smooth_grad_squared
+    from jaxsal.attribution import var_grad as var_grad
     from jaxsal.chaining import Chain as Chain
     from jaxsal.chaining import at_input as at_input
     from jaxsal.chaining import chain as chain
@@ -33,6 +59,8 @@ if TYPE_CHECKING:
     from jaxsal.engine.geometry import geometry as geometry
     from jaxsal.engine.lower import lower as lower
     from jaxsal.engine.narrow import in_precision as in_precision
+    from jaxsal.engine.rewire import rewire as rewire
+    from jaxsal.engine.rewire import sites as sites
     from jaxsal.explanation import Explanation as Explanation
     from jaxsal.explanation import explain as explain
     from jaxsal.grids import GridSearch as GridSearch
@@ -55,7 +83,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "AttentiveResponse": "jaxsal.attribution",
     "Chain": "jaxsal.chaining",
+    "ClassResponse": "jaxsal.attribution",
+    "Completeness": "jaxsal.attribution",
     "Explanation": "jaxsal.explanation",
     "Geometry": "jaxsal.engine.geometry",
     "GridSearch": "jaxsal.grids",
@@ -66,21 +97,46 @@ _WHERE = {
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
     "at_input": "jaxsal.chaining",
+    "attentive_response": "jaxsal.attribution",
+    "blur_integrated_gradients": "jaxsal.attribution",
+    "blurred": "jaxsal.attribution",
     "chain": "jaxsal.chaining",
+    "conservation": "jaxsal.attribution",
+    "clear": "jaxsal.attribution",
+    "completeness": "jaxsal.attribution",
+    "contrastive_excitation_backprop": "jaxsal.attribution",
+    "deconvnet": "jaxsal.attribution",
+    "deep_lift": "jaxsal.attribution",
+    "deep_taylor": "jaxsal.attribution",
+    "excitation_backprop": "jaxsal.attribution",
+    "expected_gradients": "jaxsal.attribution",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
+    "guided_backprop": "jaxsal.attribution",
+    "guided_integrated_gradients": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",
+    "input_x_gradient": "jaxsal.attribution",
+    "integrated_gradients": "jaxsal.attribution",
+    "interior_gradients": "jaxsal.attribution",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
+    "lrp": "jaxsal.attribution",
     "meaningful_perturbation": "jaxsal.masks",
+    "path_integrated_gradients": "jaxsal.attribution",
+    "rewire": "jaxsal.engine.rewire",
+    "saliency": "jaxsal.attribution",
+    "sites": "jaxsal.engine.rewire",
     "smocam": "jaxsal.masks",
     "smocam_joint": "jaxsal.masks",
     "smocam_layers": "jaxsal.masks",
+    "smooth_grad": "jaxsal.attribution",
+    "smooth_grad_squared": "jaxsal.attribution",
     "split": "jaxsal.splitting",
+    "var_grad": "jaxsal.attribution",
 }
 _PACKAGES = {
     "attribution": "jaxsal.attribution",

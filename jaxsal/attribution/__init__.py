@@ -1,9 +1,14 @@
-"""Which voxels a network's output depends on, told by its gradients."""
+"""Which voxels a network's output depends on: gradients, paths, backprop, relevance, response maps."""
 
 from jaxsal.attribution import quadrature as quadrature
+from jaxsal.attribution.backprop import deconvnet as deconvnet
+from jaxsal.attribution.backprop import guided_backprop as guided_backprop
 from jaxsal.attribution.blurring import blurred as blurred
 from jaxsal.attribution.completing import Completeness as Completeness
 from jaxsal.attribution.completing import completeness as completeness
+from jaxsal.attribution.conserving import Conservation as Conservation
+from jaxsal.attribution.conserving import conservation as conservation
+from jaxsal.attribution.deep_lift import deep_lift as deep_lift
 from jaxsal.attribution.expected import expected_gradients as expected_gradients
 from jaxsal.attribution.gradients import input_x_gradient as input_x_gradient
 from jaxsal.attribution.gradients import saliency as saliency
@@ -17,6 +22,14 @@ from jaxsal.attribution.pulling import choose as choose
 from jaxsal.attribution.pulling import pull as pull
 from jaxsal.attribution.pulling import score as score
 from jaxsal.attribution.pulling import seeds as seeds
+from jaxsal.attribution.relevance import contrastive_excitation_backprop as contrastive_excitation_backprop
+from jaxsal.attribution.relevance import deep_taylor as deep_taylor
+from jaxsal.attribution.relevance import excitation_backprop as excitation_backprop
+from jaxsal.attribution.relevance import lrp as lrp
+from jaxsal.attribution.response import AttentiveResponse as AttentiveResponse
+from jaxsal.attribution.response import ClassResponse as ClassResponse
+from jaxsal.attribution.response import attentive_response as attentive_response
+from jaxsal.attribution.response import clear as clear
 from jaxsal.attribution.smoothing import smooth_grad as smooth_grad
 from jaxsal.attribution.smoothing import smooth_grad_squared as smooth_grad_squared
 from jaxsal.attribution.smoothing import var_grad as var_grad

@@ -14,9 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+
 from jaxsal.attribution import rules
 from jaxsal.attribution.rules import Bound
+from jaxsal.engine.rewire import sites
 from jaxsal.engine.sites import Composite, Rule, Site
+from jaxsal.model import Model
+
+_AVERAGE, _SUM = rules.proportional(), rules.in_proportion()
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class Rules:
     dense: Rule
     first: Rule | None = None
     affine: Rule = rules.pass_on
-    average: Rule = rules.proportional()
-    sum: Rule = rules.in_proportion()
+    average: Rule = _AVERAGE
+    sum: Rule = _SUM
     activation: Rule = rules.handed_on
     rectifier: Rule | None = None
     pool: Rule = rules.winner
@@ -215,12 +221,12 @@ def epsilon_gamma_box(low: Bound, high: Bound, eps: float = 1e-6, g: float = 0.2
 
 
 def preset_a() -> Rules:
-    """Sequential preset A of iNNvestigate: LRP-alpha-beta (1, 0) for convolutions, LRP-epsilon (0.1) for dense layers."""
+    """Preset A of iNNvestigate: LRP-alpha-beta (1, 0) for convolutions, LRP-epsilon (0.1) for dense layers."""
     return Rules(rules.alpha_beta(1.0, 0.0), rules.epsilon(0.1))
 
 
 def preset_b() -> Rules:
-    """Sequential preset B of iNNvestigate: LRP-alpha-beta (2, 1) for convolutions, LRP-epsilon (0.1) for dense layers."""
+    """Preset B of iNNvestigate: LRP-alpha-beta (2, 1) for convolutions, LRP-epsilon (0.1) for dense layers."""
     return Rules(rules.alpha_beta(2.0, 1.0), rules.epsilon(0.1))
 
 
@@ -243,6 +249,42 @@ def excitation_backprop(bias: bool = False) -> Rules:
     return z_plus(bias)
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """A composite with another rule at one site.
+
+    Attributes:
+        index: of the site.
+        rule: for it.
+        otherwise: the composite for all other sites.
+    """
+
+    index: int
+    rule: Rule
+    otherwise: Composite
+
+    def __call__(self, site: Site) -> Rule:
+        """The rule for a site."""
+        return self.rule if site.index == self.index else self.otherwise(site)
+
+
+def contrastive(model: Model, x: jax.Array) -> Composite:
+    """Excitation backprop, contrasted at the network's last weights.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, or its shape.
+
+    Raises:
+        ValueError: if the network has no weights.
+    """
+    base = excitation_backprop()
+    weighted = [site.index for site, _ in sites(model, x, base) if site.kind in ("convolution", "dense")]
+    if not weighted:
+        raise ValueError("Excitation backprop contrasts at the last weights, and the network has none.")
+    return Indexed(weighted[-1], rules.contrasted(base.dense), base)
+
+
 _GRADIENT = Rules(**dict.fromkeys(
     ("convolution", "dense", "affine", "average", "sum", "activation", "pool", "product", "statistic"), rules.gradient
 ))  # fmt: skip
@@ -261,3 +303,18 @@ def deconvnet() -> Rules:
 def guided_backprop() -> Rules:
     """Guided backprop: ReLUs as :func:`jaxsal.attribution.rules.guided`, all else differentiated."""
     return replace(_GRADIENT, rectifier=rules.guided)
+
+
+def response(gate: Rule = rules.handed_on, unpool: Rule = rules.winner) -> Rules:
+    """Transposed convolutions and un-pooling, with a gate at activations of the user's choice: response maps.
+
+    Args:
+        gate: of activations, see :func:`jaxsal.attribution.attentive_response`.
+        unpool: of max-pools, see there.
+    """
+    return replace(_GRADIENT, activation=gate, pool=unpool)
+
+
+def deep_lift() -> Rules:
+    """DeepLIFT, rule rescale, for a batch of images followed by as many reference images."""
+    return replace(_GRADIENT, activation=rules.rescaled, pool=rules.rescaled_maximum)

@@ -135,6 +135,23 @@ def z_plus(bias: bool = True, eps: float = 1e-6) -> LayerRule:
     return alpha_beta(1.0, 0.0, bias, eps)
 
 
+def contrasted(rule: LayerRule) -> LayerRule:
+    """A rule's shares less those that it would give were all weights negated.
+
+    Args:
+        rule: for a linear site.
+
+    Reference:
+        Zhang et al. 2018, Top-down neural attention by excitation backprop, https://doi.org/10.1007/s11263-017-1059-x
+    """
+    return Applied(_contrasted, (rule,))
+
+
+def _contrasted(rule: LayerRule, layer: Layer, r: jax.Array) -> jax.Array:
+    opposite = layer._replace(weights=jax.tree.map(jnp.negative, layer.weights), bias=-layer.bias, z=-layer.z)
+    return rule(layer, r) - rule(opposite, r)
+
+
 def gamma(g: float = 0.25, bias: bool = True, eps: float = 1e-6) -> LayerRule:
     r"""LRP-gamma, for inputs and outputs of any sign.
 
@@ -155,7 +172,9 @@ def gamma(g: float = 0.25, bias: bool = True, eps: float = 1e-6) -> LayerRule:
 
 def _gamma(g: float, bias: bool, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
     def favoured(x: Any) -> tuple[Any, Any]:
-        return jax.tree.map(lambda a: a + g * jnp.maximum(a, 0), x), jax.tree.map(lambda a: a + g * jnp.minimum(a, 0), x)
+        return jax.tree.map(lambda a: a + g * jnp.maximum(a, 0), x), jax.tree.map(
+            lambda a: a + g * jnp.minimum(a, 0), x
+        )
 
     up, down = favoured(layer.weights)
     b_up, b_down = favoured(layer.bias) if bias else (jnp.zeros_like(layer.bias),) * 2
@@ -225,9 +244,8 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
 
 def _z_box(low: Any, high: Any, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
     up, down = _parts(layer.weights)
-    low, high = (jnp.broadcast_to(jnp.asarray(b, layer.a.dtype), layer.a.shape[-1:]) for b in (low, high))
-    low, high = (jnp.broadcast_to(b, layer.a.shape) for b in (low.reshape((1,) * (layer.a.ndim - 1) + (-1,)),
-                                                              high.reshape((1,) * (layer.a.ndim - 1) + (-1,))))  # fmt: skip
+    channels = (1,) * (layer.a.ndim - 1) + (-1,)
+    low, high = (jnp.broadcast_to(jnp.asarray(b, layer.a.dtype).reshape(channels), layer.a.shape) for b in (low, high))
     total = layer.forward(layer.a, layer.weights) - layer.forward(low, up) - layer.forward(high, down)
     s = r / stabilised(total, eps)
     return layer.a * layer.back(layer.weights, s) - low * layer.back(up, s) - high * layer.back(down, s)
@@ -318,8 +336,8 @@ def repeated(pool: Pool, x: jax.Array) -> jax.Array:
 def halved(forward: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b: jax.Array) -> jax.Array:
     """A product of two values of which neither is a gate: half of the relevance to each, in proportion.
 
-    A gate, what comes out of a sigmoid or a softmax, is held constant by the engine under any rule but ``gradient``: all
-    relevance goes to what it weighs.
+    A gate, what comes out of a sigmoid or a softmax, is held constant by the engine under any rule but ``gradient``:
+    all relevance goes to what it weighs.
 
     Reference:
         Achtibat et al. 2024, AttnLRP: attention-aware layer-wise relevance propagation for transformers,
@@ -342,3 +360,69 @@ def halved(forward: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b
 def held(statistic: jax.Array) -> jax.Array:
     """A statistic is held constant: relevance does not go through it."""
     return lax.stop_gradient(statistic)
+
+
+def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
+    """DeepLIFT: an activation multiplies by the change of its output per change of its input.
+
+    The second half of the batch are reference images. Where an input hardly differs from its reference, the derivative
+    stands in.
+
+    Reference:
+        Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,
+        https://doi.org/10.48550/arXiv.1704.02685
+    """
+
+    @jax.custom_vjp
+    def call(root: jax.Array, value: jax.Array) -> jax.Array:
+        return value
+
+    def bwd(saved: Any, r: jax.Array):
+        changed, multiplier = saved
+        by_change = jnp.where(changed, r * multiplier, jnp.zeros_like(r))
+        return by_change, jnp.where(changed, jnp.zeros_like(r), r)
+
+    def fwd(root: jax.Array, value: jax.Array):
+        changed, multiplier = _per_change(_difference(value), _difference(root))
+        zeros = jnp.zeros_like(multiplier)
+        # what is pulled back are multipliers of the images; the references have none
+        return value, (jnp.concatenate([changed, jnp.ones_like(changed)]), jnp.concatenate([multiplier, zeros]))
+
+    call.defvjp(fwd, bwd)
+    return call(root, value)
+
+
+def rescaled_maximum(pool: Pool, x: jax.Array) -> jax.Array:
+    """DeepLIFT at a max-pool: where the maximum rose, by the place where it is now; where it fell, where it was.
+
+    The changes of the inputs times their multipliers then sum to the change of the maximum.
+    """
+
+    @jax.custom_vjp
+    def call(x: jax.Array) -> jax.Array:
+        return pool.forward(x)
+
+    def bwd(x: jax.Array, r: jax.Array):
+        half = len(x) // 2
+        now, before, r = x[:half], x[half:], r[:half]
+        (top, back_now), (reference, back_before) = (jax.vjp(pool.forward, part) for part in (now, before))
+        highest = jnp.maximum(top, reference)
+        change = back_now(r * (highest - reference))[0] + back_before(r * (top - highest))[0]
+        changed, multiplier = _per_change(change, now - before)
+        multiplier = jnp.where(changed, multiplier, back_now(r)[0])
+        return (jnp.concatenate([multiplier, jnp.zeros_like(multiplier)]),)
+
+    call.defvjp(lambda x: (call(x), x), bwd)
+    return call(x)
+
+
+def _difference(x: jax.Array) -> jax.Array:
+    half = len(x) // 2
+    return x[:half] - x[half:]
+
+
+def _per_change(change: jax.Array, of: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where there is a change worth dividing by, and the quotient there."""
+    least = 1e3 * jnp.finfo(of.dtype).eps
+    changed = jnp.abs(of) > least
+    return changed, change / jnp.where(changed, of, jnp.ones_like(of))

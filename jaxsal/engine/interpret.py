@@ -35,16 +35,20 @@ class _Known(NamedTuple):
     Attributes:
         value: of it.
         name: of the layer whose weight it is or was made of.
-        learned: whether it may be a weight.
+        learned: whether a weight of the network went into it.
+        counted: whether positions did, as into the weights of an interpolation.
         follows: whether it was computed from the image all the same.
         compact: the same with the axes along which it repeats of size 1, where that is known.
+        gate: whether it is a gate, held constant.
     """
 
     value: Any
     name: str = ""
     learned: bool = False
+    counted: bool = False
     follows: bool = False
     compact: Any = None
+    gate: bool = False
 
 
 def interpret(
@@ -132,7 +136,8 @@ class _Run:
         follows = follows or any(operand.follows for operand in known)
         # the same along an axis: that makes a scale one per channel
         compact = _unbroadcast(step, known[0].value) if step.name == "broadcast_in_dim" and known else None
-        return [_Known(result, name, learned, follows, compact) for result in results]
+        counted = step.name == "iota" or any(operand.counted for operand in known)
+        return [_Known(result, name, learned, counted, follows, compact) for result in results]
 
     def _constant(self, operand: "_Known | Value") -> Any:
         return operand.value if isinstance(operand, _Known) else lax.stop_gradient(self._plain(operand)[1])
@@ -234,7 +239,7 @@ class _Run:
         gates = [getattr(factor, "gate", False) or _is_gate(factor) for factor in factors]
         if rule is not gradient and sum(gates) == 1:
             (gate,) = (factor for factor, is_gate in zip(factors, gates, strict=True) if is_gate)
-            held = [_Known(self._constant(operand)) if operand is gate else operand for operand in operands]
+            held = [_Known(self._constant(operand), gate=True) if operand is gate else operand for operand in operands]
             return (self._weighted if step.name in _WEIGHTED else self._elementwise)(step, held)
         units = [self.force(factor) for factor in factors]
         forward = lambda *arrays: step.call(*arrays)[0]  # noqa: E731
@@ -248,7 +253,8 @@ class _Run:
         place = next(i for i, operand in enumerate(operands) if not isinstance(operand, _Known))
         known = operands[1 - place]
         call = (lambda a, w: step.call(a, w)[0]) if place == 0 else (lambda a, w: step.call(w, a)[0])
-        kind = _WEIGHTED[step.name] if known.learned else "average"
+        # an interpolation is no layer: its weights are made of positions, not learned
+        kind = "average" if (known.counted and not known.learned) or known.gate else _WEIGHTED[step.name]
         fold = functools.partial(_fold, *_channel(step, place, np.ndim(known.value)), len(step.avals[0].shape))
         operation = Linear(kind, step.name, lower(call), fold)
         source = self.force(operands[place])
@@ -410,9 +416,9 @@ class _Run:
         where = line(step.source)
         return NotImplementedError(
             f"There is no rule for the operation {step.name!r} on values of the image, of shapes {shapes}"
-            f"{f', at {where}' if where else ''}. Write it with operations that there are rules for; or, where it works "
-            "element by element, wrap it in jax.custom_jvp, so that it is taken for an activation; or hold its result "
-            "constant with jax.lax.stop_gradient; or split the network behind it (jaxsal.split) and explain the tail."
+            f"{f', at {where}' if where else ''}. Write it with operations that there are rules for; or, where it "
+            "works element by element, wrap it in jax.custom_jvp, so that it is taken for an activation; or hold its "
+            "result constant with jax.lax.stop_gradient; or split the network behind it (jaxsal.split) and explain the tail."
         )
 
 

@@ -225,4 +225,3 @@ def line(source: Any) -> str:
         if not any(part in frame.file_name for part in ("/jax/", "/flax/", "/jaxsal/engine/", "/jaxsal/jaxpr.py")):
             return f"{frame.file_name}:{frame.line_num}"
     return ""
-

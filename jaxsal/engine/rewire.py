@@ -86,7 +86,33 @@ def observe(
     return Observed(*interpret(program(traced), named, x, composite, offsets or {}))
 
 
-def sites(model: Model, x: jax.Array, composite: Composite) -> tuple[tuple[Site, Rule], ...]:
+class Sites(tuple[tuple[Site, Rule], ...]):
+    """Sites with their rules, from the image to the output; printed, it is a table."""
+
+    def __repr__(self) -> str:
+        rows = [("site", "kind", "layer", "operation", "output", "rule", "source")]
+        for site, rule in self:
+            shape = " x ".join(map(str, site.shape))
+            rows.append((str(site.index), site.kind, site.name, site.operation, shape, rule_name(rule), site.source))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def rule_name(rule: Rule) -> str:
+    """A rule as one would write it.
+
+    Example:
+        >>> from jaxsal import rules
+        >>> rule_name(rules.epsilon(0.1)), rule_name(rules.winner)
+        ('epsilon(0.1, True)', 'winner')
+    """
+    fn, given = getattr(rule, "fn", rule), getattr(rule, "given", None)
+    name = getattr(fn, "__name__", type(fn).__name__).lstrip("_")
+    values = (rule_name(value) if callable(value) else str(value) for value in given or ())
+    return name if given is None else f"{name}({', '.join(values)})"
+
+
+def sites(model: Model, x: jax.Array, composite: Composite) -> Sites:
     """Where relevance passes on its way back, and by which rule; nothing is computed.
 
     Args:
@@ -95,20 +121,21 @@ def sites(model: Model, x: jax.Array, composite: Composite) -> tuple[tuple[Site,
         composite: as for :func:`rewire`.
 
     Returns:
-        Sites with their rules, from the image to the output.
+        Pairs of a site and its rule, from the image to the output.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxsal import composites
-        >>> def model(x):
-        ...     return jax.nn.relu(x @ jnp.ones((2, 3)))
-        >>> [site.kind for site, _ in sites(model, jnp.ones((1, 2)), composites.z())]
-        ['dense', 'activation']
+        >>> weights = {"hidden": {"kernel": jnp.ones((2, 3))}}
+        >>> model = jax.tree_util.Partial(lambda weights, x: jax.nn.relu(x @ weights["hidden"]["kernel"]), weights)
+        >>> found = sites(model, jnp.ones((1, 2)), composites.epsilon(0.1))
+        >>> [(site.kind, rule_name(rule)) for site, rule in found]
+        [('dense', 'epsilon(0.1, True)'), ('activation', 'handed_on')]
     """
-    found: list[tuple[tuple[Site, Rule], ...]] = []
+    found: list[Sites] = []
 
     def note(x: jax.Array) -> None:
-        found.append(observe(model, composite, x).sites)
+        found.append(Sites(observe(model, composite, x).sites))
 
     jax.eval_shape(note, x)
     return found[0]

@@ -6,9 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Kind = Literal[
-    "convolution", "dense", "affine", "average", "sum", "activation", "pool", "product", "statistic"
-]
+Kind = Literal["convolution", "dense", "affine", "average", "sum", "activation", "pool", "product", "statistic"]
 
 
 class Site(NamedTuple):
@@ -43,7 +41,9 @@ Composite = Callable[[Site], Rule]
 
 def gradient(*_: Any) -> Any:
     """The rule, for a site of any kind, to be differentiated as it is written."""
-    raise TypeError("gradient is a mark for the engine, which differentiates the site itself: return it, do not call it.")
+    raise TypeError(
+        "gradient is a mark for the engine, which differentiates the site itself: return it, do not call it."
+    )
 
 
 class Pool(NamedTuple):

@@ -1,0 +1,72 @@
+"""DeepLIFT: how much of an output's change from a reference image each voxel makes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal.attribution import composites
+from jaxsal.attribution.paths import checked_baseline
+from jaxsal.attribution.pulling import Choice, Outputs, Target, choose, pull
+from jaxsal.engine.rewire import rewire
+from jaxsal.model import Model, as_pytree
+
+
+def deep_lift(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    outputs: Outputs = None,
+    baseline: Any = 0.0,
+    batch_size: int | None = None,
+) -> jax.Array:
+    r"""DeepLIFT by the rescale rule: ``(x - x') m``, with multipliers ``m`` that follow differences, not slopes.
+
+    At an activation ``m = (f(z) - f(z')) / (z - z')``; at a max-pool the change of the maximum goes to the place where
+    it is, or, where it fell, to where it was. Elsewhere derivatives are taken: products of two values that depend on
+    the image, and statistics that normalise it, are not complete.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, floating point.
+        target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> s[b]``, linear in ``y``,
+            or None where there is only one output.
+        outputs: ``"all"`` or positions, instead of a target: a map for each.
+        baseline: the reference ``x'``: a number, or an array that broadcasts to ``x``.
+        batch_size: outputs at once; None takes all.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. It sums to ``s(x) - s(x')``,
+        see :func:`jaxsal.attribution.completeness`.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image, the network or the baseline cannot be used, or an output does not exist.
+        NotImplementedError: if an operation of the network has no rule.
+
+    Reference:
+        Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,
+        https://doi.org/10.48550/arXiv.1704.02685
+
+    Example:
+        >>> def model(x):
+        ...     return jax.nn.relu(x.sum((1, 2)) - 4)[:, None]
+        >>> deep_lift(model, jnp.array([[[3.0], [5.0]]])).ravel().tolist()
+        [1.5, 2.5]
+    """
+    choice = choose(model, x, target, outputs)
+    return _deep_lift(as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _deep_lift(model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None) -> jax.Array:
+    reference = jnp.broadcast_to(baseline, x.shape)
+    both = rewire(model, composites.deep_lift())
+
+    def lifted(x: jax.Array) -> jax.Array:
+        return both(jnp.concatenate([x, reference]))[: len(x)]
+
+    multipliers = pull(lifted, x, choice, batch_size=batch_size)
+    return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)

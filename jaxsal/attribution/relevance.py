@@ -1,0 +1,209 @@
+"""Relevance propagation: an output's value, shared back layer by layer to the image."""
+
+import functools
+from typing import Any
+
+import jax
+
+from jaxsal.attribution import composites, rules
+from jaxsal.attribution.pulling import Choice, Outputs, Start, Target, choose, pull
+from jaxsal.attribution.rules import Bound
+from jaxsal.engine.rewire import rewire
+from jaxsal.engine.sites import Composite
+from jaxsal.model import Model, as_pytree
+
+
+def lrp(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+    composite: Composite | None = None,
+    start: Start = "value",
+) -> jax.Array:
+    r"""Layer-wise relevance propagation, by the rules of a composite.
+
+    Relevance starts as the output's value and is shared, at every site, among the inputs of the site; so are those of
+    regressions, negative outputs too. Residual sums, re-used activations and BatchNorm need no change of the network.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, floating point.
+        target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where
+            there is only one output.
+        outputs: ``"all"`` or positions, instead of a target: a map for each, in one program.
+        batch_size: outputs at once; None takes all.
+        composite: ``site -> rule``; None is :func:`jaxsal.composites.epsilon_plus`. :func:`jaxsal.sites` prints what it
+            chooses.
+        start: ``"value"``, or ``"one"`` for shares of 1.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. Rules without bias conserve:
+        the map sums to the score.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image or the network cannot be explained, or an output does not exist.
+        NotImplementedError: if an operation of the network has no rule; it is named, with its line.
+
+    Reference:
+        Bach et al. 2015, On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+        propagation, https://doi.org/10.1371/journal.pone.0130140
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def model(x):
+        ...     return jax.nn.relu(x.reshape(len(x), -1) @ jnp.array([[2.0], [1.0]]))
+        >>> [f"{r:.1f}" for r in lrp(model, jnp.array([[[3.0], [4.0]]])).ravel()]
+        ['6.0', '4.0']
+    """
+    choice = choose(model, x, target, outputs)
+    return propagated(as_pytree(model), x, choice, composite or composites.epsilon_plus(), batch_size, start)
+
+
+def deep_taylor(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    bounds: tuple[Bound, Bound] | None = None,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+    start: Start = "value",
+) -> jax.Array:
+    r"""Deep Taylor decomposition: z+ in all layers behind activations, w^2 or z^B where the image comes in.
+
+    For networks of ReLUs. The published method takes an output above 0; here one below 0 is explained likewise, with
+    its sign, and residual sums share in proportion instead of doubling what they get.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, floating point.
+        target: as for :func:`lrp`.
+        bounds: least and greatest value of the image, or one each for every channel: rule z^B; None is rule w^2.
+        outputs: ``"all"`` or positions, instead of a target.
+        batch_size: outputs at once; None takes all.
+        start: ``"value"``, or ``"one"``.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image or the network cannot be explained, an output does not exist, or the lower bound is
+            not below the upper one.
+        NotImplementedError: if an operation of the network has no rule.
+
+    Reference:
+        Montavon et al. 2017, Explaining nonlinear classification decisions with deep Taylor decomposition,
+        https://doi.org/10.1016/j.patcog.2016.11.008
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def model(x):
+        ...     return x.reshape(len(x), -1) @ jnp.array([[2.0], [1.0]])
+        >>> [f"{r:.1f}" for r in deep_taylor(model, jnp.array([[[3.0], [4.0]]])).ravel()]
+        ['8.0', '2.0']
+    """
+    first = rules.w_square() if bounds is None else rules.z_box(*bounds)
+    hidden = rules.z_plus(bias=False)
+    composite = composites.Rules(hidden, hidden, first=first)
+    return propagated(as_pytree(model), x, choose(model, x, target, outputs), composite, batch_size, start)
+
+
+def excitation_backprop(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+    start: Start = "value",
+) -> jax.Array:
+    r"""Excitation backprop: the probability that a top-down walk of winners ends at a voxel, times the score.
+
+    A walk goes from a value to one of those that excite it, with the probability ``a_i w_ij^+ / sum_i a_i w_ij^+``.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, floating point.
+        target: as for :func:`lrp`.
+        outputs: ``"all"`` or positions, instead of a target.
+        batch_size: outputs at once; None takes all.
+        start: ``"value"``, or ``"one"`` for the probabilities themselves.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image or the network cannot be explained, or an output does not exist.
+        NotImplementedError: if an operation of the network has no rule.
+
+    Reference:
+        Zhang et al. 2018, Top-down neural attention by excitation backprop,
+        https://doi.org/10.1007/s11263-017-1059-x
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def model(x):
+        ...     return x.reshape(len(x), -1) @ jnp.array([[2.0], [-1.0], [2.0]])
+        >>> [f"{r:.2f}" for r in excitation_backprop(model, jnp.array([[[1.0], [4.0], [3.0]]]), start="one").ravel()]
+        ['0.25', '0.00', '0.75']
+    """
+    choice = choose(model, x, target, outputs)
+    return propagated(as_pytree(model), x, choice, composites.excitation_backprop(), batch_size, start)
+
+
+def contrastive_excitation_backprop(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+    start: Start = "value",
+) -> jax.Array:
+    r"""Excitation backprop for an output less that for its opposite, the same output with its weights negated.
+
+    What speaks for every output alike cancels. The published map is what is above 0: ``jnp.maximum(map, 0)``.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``, whose last weights are a dense or convolution site.
+        x: ``[b, *space, c]``, floating point.
+        target: as for :func:`lrp`.
+        outputs: ``"all"`` or positions, instead of a target.
+        batch_size: outputs at once; None takes all.
+        start: ``"value"``, or ``"one"``.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; it sums to 0 where both walks exist.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image or the network cannot be explained, or an output does not exist.
+        NotImplementedError: if an operation of the network has no rule.
+
+    Reference:
+        Zhang et al. 2018, https://doi.org/10.1007/s11263-017-1059-x
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def model(x):
+        ...     return x.reshape(len(x), -1) @ jnp.array([[2.0], [-1.0], [2.0]])
+        >>> x = jnp.array([[[1.0], [4.0], [3.0]]])
+        >>> [f"{r:.2f}" for r in contrastive_excitation_backprop(model, x, start="one").ravel()]
+        ['0.25', '-1.00', '0.75']
+    """
+    choice = choose(model, x, target, outputs)
+    return propagated(as_pytree(model), x, choice, composites.contrastive(model, x), batch_size, start)
+
+
+@functools.partial(jax.jit, static_argnames=("composite", "batch_size", "start"))
+def propagated(
+    model: Model, x: jax.Array, choice: Choice, composite: Any, batch_size: int | None, start: Start
+) -> jax.Array:
+    """What is pulled back through a rewired network, compiled once for new weights, images and outputs."""
+    return pull(rewire(model, composite), x, choice, batch_size=batch_size, start=start)
