@@ -51,8 +51,8 @@ def conservation(
 ) -> Conservation:
     """The relevance of every layer, and what it sums to.
 
-    Where a sum changes from one site to the next, relevance was taken by a bias, lost to a stabiliser, or blown up where
-    a residual sum nearly cancels. Where the network branches, each branch has its part: their sums add up.
+    Where a sum changes from one site to the next, relevance was taken by a bias, lost to a stabiliser, or blown up
+    where a residual sum nearly cancels. Where the network branches, each branch has its part: their sums add up.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -418,7 +419,8 @@ class _Run:
             f"There is no rule for the operation {step.name!r} on values of the image, of shapes {shapes}"
             f"{f', at {where}' if where else ''}. Write it with operations that there are rules for; or, where it "
             "works element by element, wrap it in jax.custom_jvp, so that it is taken for an activation; or hold its "
-            "result constant with jax.lax.stop_gradient; or split the network behind it (jaxsal.split) and explain the tail."
+            "result constant with jax.lax.stop_gradient; or split the network behind it (jaxsal.split) and explain the "
+            "tail."
         )
 
 
