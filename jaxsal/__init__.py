@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from jaxsal import masks as masks
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.attribution import eigen_cam as eigen_cam
+    from jaxsal.attribution import grad_cam as grad_cam
+    from jaxsal.attribution import grad_cam_plus_plus as grad_cam_plus_plus
+    from jaxsal.attribution import hires_cam as hires_cam
+    from jaxsal.attribution import layer_cam as layer_cam
+    from jaxsal.attribution import score_cam as score_cam
+    from jaxsal.attribution import weighted_cam as weighted_cam
+    from jaxsal.attribution import xgrad_cam as xgrad_cam
     from jaxsal.chaining import Chain as Chain
     from jaxsal.chaining import at_input as at_input
     from jaxsal.chaining import chain as chain
@@ -64,20 +72,28 @@ _WHERE = {
     "Volume": "jaxsal.data",
     "at_input": "jaxsal.chaining",
     "chain": "jaxsal.chaining",
+    "eigen_cam": "jaxsal.attribution",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
+    "grad_cam": "jaxsal.attribution",
+    "grad_cam_plus_plus": "jaxsal.attribution",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
+    "hires_cam": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",
+    "layer_cam": "jaxsal.attribution",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
     "meaningful_perturbation": "jaxsal.masks",
+    "score_cam": "jaxsal.attribution",
     "smocam": "jaxsal.masks",
     "smocam_joint": "jaxsal.masks",
     "smocam_layers": "jaxsal.masks",
     "split": "jaxsal.splitting",
+    "weighted_cam": "jaxsal.attribution",
+    "xgrad_cam": "jaxsal.attribution",
 }
 _PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
 

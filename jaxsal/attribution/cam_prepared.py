@@ -83,10 +83,10 @@ def upsampled(maps: jax.Array, where: Geometry, space: tuple[int, ...]) -> jax.A
 
 
 def _check_features(features: Any, x: jax.Array) -> None:
-    shape = tuple(getattr(features, "shape", ()))
-    if len(shape) != x.ndim or shape[0] != len(x):
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != x.ndim or shape[0] != len(x):
         raise ValueError(
-            f"The head returns {tuple(shape)} for images {tuple(x.shape)}, features [batch, *space, channels] are "
+            f"The head returns {shape} for images {tuple(x.shape)}, features [batch, *space, channels] are "
             "needed: split at a layer before the flatten; print(layers(model, x)) shows which ones can be split."
         )
 

@@ -79,16 +79,16 @@ def book_xgrad(features, gradient):
 BOOK = {"grad": book_grad, "hires": book_hires, "layer": book_layer, "xgrad": book_xgrad}
 
 
-@pytest.mark.parametrize(("rank", "flipped"), [(2, True), (3, False)])
-def test_maps_are_the_papers_on_the_images_grid(x64, rank, flipped):
+@pytest.mark.parametrize(("rank", "flipped", "names"), [(2, True, ("plus_plus", "layer")), (3, False, tuple(CAMS))])
+def test_maps_are_the_papers_on_the_images_grid(x64, rank, flipped, names):
     parts, x = network(rank), images(rank)
     where = geometry(parts.head, x)
     assert where.step == (2.0,) * rank
     y = np.asarray(parts.tail(parts.head(x)))
     features, gradients = features_and_gradients(parts, x, 1)
     sign = -1 if flipped else 1
-    for name, cam in CAMS.items():
-        maps = cam(parts, x, 1, counterfactual=flipped)
+    for name in names:
+        maps = CAMS[name](parts, x, 1, counterfactual=flipped)
         assert maps.shape == (2, *SPACE[rank])
         assert maps.dtype == jnp.float64
         for example, (feature, gradient) in enumerate(zip(features, sign * gradients, strict=True)):
