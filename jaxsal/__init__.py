@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jaxsal.attribution import grad_cam as grad_cam
     from jaxsal.attribution import grad_cam_plus_plus as grad_cam_plus_plus
     from jaxsal.attribution import guided_backprop as guided_backprop
+    from jaxsal.attribution import guided_grad_cam as guided_grad_cam
     from jaxsal.attribution import guided_integrated_gradients as guided_integrated_gradients
     from jaxsal.attribution import hires_cam as hires_cam
     from jaxsal.attribution import input_x_gradient as input_x_gradient
@@ -127,6 +128,7 @@ _WHERE = {
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
     "guided_backprop": "jaxsal.attribution",
+    "guided_grad_cam": "jaxsal.attribution",
     "guided_integrated_gradients": "jaxsal.attribution",
     "hires_cam": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",

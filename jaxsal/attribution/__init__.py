@@ -10,6 +10,7 @@ from jaxsal.attribution.cam_gradient import grad_cam_plus_plus as grad_cam_plus_
 from jaxsal.attribution.cam_gradient import hires_cam as hires_cam
 from jaxsal.attribution.cam_gradient import layer_cam as layer_cam
 from jaxsal.attribution.cam_gradient import xgrad_cam as xgrad_cam
+from jaxsal.attribution.cam_guided import guided_grad_cam as guided_grad_cam
 from jaxsal.attribution.cam_guiding import guide as guide
 from jaxsal.attribution.cam_score import score_cam as score_cam
 from jaxsal.attribution.cam_weighted import weighted_cam as weighted_cam
