@@ -160,7 +160,7 @@ def draw(panels: Mapping[str, Mapping[str, Curve]], output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(panels), 2, figsize=(11, 4 * len(panels)), sharey="row", layout="constrained")
+    figure, axes = plt.subplots(len(panels), 2, figsize=(13, 4 * len(panels)), sharey="row", layout="constrained")
     for row, (title, curves) in zip(np.atleast_2d(axes), panels.items(), strict=True):
         for place, (name, line) in enumerate(relative(curves).items()):
             look = {"color": f"C{place % 10}", "lw": 2.5 if "(" in name and "adam" not in name else 1.2, "label": name}
@@ -172,7 +172,8 @@ def draw(panels: Mapping[str, Mapping[str, Curve]], output: Path) -> None:
             axis.grid(alpha=0.3, which="both")
         row[0].set_ylabel("objective / least found")
         row[1].set_xlim(left=0.1)
-        row[1].legend(fontsize=7)
+    # curves start all over the panels: the legend stands beside them
+    figure.legend(*np.atleast_2d(axes)[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110)
 

@@ -107,10 +107,11 @@ def solve(
         return following, ahead, dual, tau * theta, sigma / theta
 
     dual = Dual(dual.rough, jnp.clip(dual.slope, -bound, bound))
-    # steps in the ratio of how far the point and its duals have to go, and none longer than the slope is trusted
-    reach = jnp.sqrt(
-        bound**2 + sum((w * w * leaf.size).sum() for leaf, ws in zip(centre, costs, strict=True) for w in ws)
-    )
+    # steps in the ratio of how far the point and its duals have to go, and none longer than the slope is trusted; at
+    # its kink, a steep distance pulls no harder than all else together, however far its dual might go
+    rough = jnp.sqrt(sum((w * w * leaf.size).sum() for leaf, ws in zip(centre, costs, strict=True) for w in ws))
+    pull = rough + (len(centre) * problem.penalty.norm + norm(problem.centre) / problem.step_size) / squares**0.5
+    reach = jnp.sqrt(jnp.minimum(bound, pull) ** 2 + rough**2)
     balanced = norm(problem.centre) / jnp.maximum(reach * (2 * squares) ** 0.5, jnp.finfo(reach.dtype).tiny)
     tau = jnp.where(balanced > 0, jnp.minimum(problem.step_size, balanced), problem.step_size)
     start = (centre, centre, dual, tau, 1 / (tau * 2 * squares))

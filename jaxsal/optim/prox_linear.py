@@ -64,9 +64,6 @@ def prox_linear(
     what came, and doubles where it promised little more. With :func:`jaxsal.optim.nonnegative` every problem is solved
     for masks that are nowhere negative.
 
-    Start where the distance is not 0: exactly at its kink it has no slope. Distances many times steeper than the
-    penalty need more ``iterations``.
-
     Args:
         step_size: the first ``t``, above 0.
         iterations: of the primal-dual method in each step.
@@ -145,12 +142,11 @@ def _update(
     cost, slope = jax.value_and_grad(objective.penalty)(params)
     distance = jnp.maximum(value - cost, 0)
     grad = jax.tree.map(lambda g, s: g - s, updates, slope)
+    first = jnp.isinf(around.value)
     # exactly at its kink a distance has no slope: that of the point before is nearer to the truth than none
-    at_kink = distance <= 8 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-    flat = at_kink & jnp.isfinite(around.value)
+    flat = _at_kink(distance, value) & ~first
     grad = jax.tree.map(lambda new, old: jnp.where(flat, old, new), grad, around.grad)
 
-    first = jnp.isinf(around.value)
     highest = around.recent.max()
     promised = jnp.maximum(highest - around.promise, jnp.finfo(highest.dtype).tiny)
     ratio = jnp.where(first, _GOOD, (highest - value) / promised)
@@ -158,10 +154,13 @@ def _update(
     step_size = jnp.where(ratio >= _POOR, around.step_size, around.step_size / 2)
     step_size = jnp.where(ratio > _GOOD, 2 * step_size, step_size)
     recent = jnp.where(first, value, jnp.append(around.recent[1:], value))
-    here = (params, value, distance, grad, recent)
+    told, here = grad, (params, value, distance, grad, recent)
     point, value_there, distance, grad, recent = jax.tree.map(
         lambda new, old: jnp.where(accepted, new, old), here, tuple(around)[:5]
     )
+    # nor has the accepted point a slope of its own there: a trial that was refused tells the one beside it
+    beside = ~accepted & _at_kink(around.distance, around.value) & jnp.isfinite(norm(told))
+    grad = jax.tree.map(lambda new, old: jnp.where(beside, new, old), told, grad)
     better = value_there < best.value
     best = jax.tree.map(
         lambda new, old: jnp.where(better, new, old), Incumbent(point, value_there, updates, best.status), best
@@ -174,3 +173,8 @@ def _update(
     ended = jnp.where(idle >= _IDLE, jnp.int32(Status.STAGNATED), jnp.int32(Status.RUNNING))
     around = _Around(point, value_there, distance, grad, recent, step_size, promise, idle, dual)
     return optax.tree.sub(trial, params), ProxLinearState(best._replace(status=ended), Anchored(around))
+
+
+def _at_kink(distance: jax.Array, value: jax.Array) -> jax.Array:
+    """Whether a distance is 0, up to what rounding leaves of a value less its penalty."""
+    return distance <= 8 * jnp.finfo(value.dtype).eps * jnp.abs(value)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import linprog
+from scipy.optimize import linprog, minimize
 
 from jaxsal import optim
 from jaxsal.optim import linearised
@@ -46,6 +46,44 @@ def test_a_convex_problem_ends_at_the_value_of_its_linear_program(x64, gamma, wa
     least = least_by_linear_programming(slope, wanted, gamma)
     assert least - 1e-9 <= float(lane.value) <= least + 1e-3 * max(least, 0.1)
     assert (lane.params >= 0).all()
+
+
+RAMP = jnp.array([10.0, 20.0, 30.0, 40.0])
+# of all masks with <RAMP, M> = 100 the shortest is 100 RAMP / ||RAMP||^2, and ||M|| - 1 is what remains
+SHORTEST = 100 / np.sqrt(3000) - 1
+
+
+def length_of_a_mask_that(distance, start, **given):
+    objective = Composite(lambda m: (distance(m), {}), MaskPenalty(1.0, 0.0))
+    solver = optim.nonnegative(optim.prox_linear(**given))
+    return optim.minimise(objective, start, solver=solver, stop=optim.max_steps(50))
+
+
+def test_the_shortest_mask_is_what_a_general_solver_finds():
+    found = minimize(
+        lambda m: m @ m, np.ones(4), constraints={"type": "eq", "fun": lambda m: m @ np.asarray(RAMP) - 100.0}
+    )
+    assert np.isclose(np.sqrt(found.fun) - 1, SHORTEST, atol=1e-6)
+
+
+@pytest.mark.parametrize("steepness", [1.0, 10.0, 100.0, 1000.0])
+def test_a_distance_much_steeper_than_the_penalty(x64, steepness):
+    ramp = steepness * RAMP.astype(float)
+    lane = length_of_a_mask_that(lambda m: jnp.abs((ramp * m).sum() - 100 * steepness), jnp.full(4, 0.99))
+    assert SHORTEST - 1e-12 <= float(lane.value) <= SHORTEST + 1e-6
+    assert int(lane.evaluations) <= 15
+
+
+@pytest.mark.parametrize("sign", [jnp.sign, lambda r: jnp.where(r < 0, -1.0, 1.0)])
+def test_a_start_where_the_distance_is_exactly_0(x64, sign):
+    """The slope at the kink is 0 by one convention, and one of both sides' by the other."""
+
+    def distance(m):
+        r = jnp.maximum(RAMP.astype(float) * m, 0).sum() - 100
+        return r * jax.lax.stop_gradient(sign(r))
+
+    lane = length_of_a_mask_that(distance, jnp.ones(4))
+    assert SHORTEST - 1e-12 <= float(lane.value) <= SHORTEST + 1e-6
 
 
 def test_the_inner_problem_is_solved(x64):

@@ -36,6 +36,46 @@ def test_what_the_parameters_do_not_touch_does_not_count():
     assert working_set(objective, jnp.ones(10), jnp.ones((1000, 2))) == 40
 
 
+def wide(m):
+    """64 times what goes in, and nothing of it comes out."""
+    return jnp.tanh(jnp.outer(jnp.ones(64), m)).sum(0)
+
+
+@jax.custom_jvp
+def ruled(m):
+    return wide(m)
+
+
+ruled.defjvp(lambda primals, tangents: (wide(*primals), tangents[0]))
+
+CALLS = {
+    "jit": jax.jit(wide),
+    "custom_jvp": ruled,
+    "checkpoint": jax.checkpoint(wide),
+    "scan": lambda m: jax.lax.scan(lambda total, _: (wide(total), None), m, None, length=3)[0],
+    "while": lambda m: jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, wide(s[1])), (0, m))[1],
+    "cond": lambda m: jax.lax.cond(m[0] > 0, wide, lambda m: m, m),
+    "map": lambda m: jax.lax.map(wide, m[None])[0],
+    "nested": jax.jit(lambda m: jax.checkpoint(jax.jit(wide))(m)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_loops_and_branches_are_looked_into(call):
+    assert working_set(lambda: lambda m: (CALLS[call](m).sum(), ()), jnp.ones(10)) == 64 * 10 * 4
+
+
+def test_in_a_call_too_what_the_parameters_do_not_touch_does_not_count():
+    @jax.jit
+    def first(table, m):
+        return m * (table @ table.T)[0, 0]  # 1000 x 1000
+
+    def objective(table):
+        return lambda m: (first(table, m).sum(), ())
+
+    assert working_set(objective, jnp.ones(10), jnp.ones((1000, 2))) == 40
+
+
 def test_what_nobody_uses_does_not_count():
     def objective():
         def value(m):
