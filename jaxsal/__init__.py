@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxsal import data as data
     from jaxsal import masks as masks
+    from jaxsal import methods as methods
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
     from jaxsal.chaining import Chain as Chain
@@ -79,7 +80,7 @@ _WHERE = {
     "smocam_layers": "jaxsal.masks",
     "split": "jaxsal.splitting",
 }
-_PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
+_PACKAGES = ("converters", "data", "engine", "masks", "methods", "optim", "zoo")
 
 __all__ = [*_WHERE, *_PACKAGES]
 
