@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxsal import __version__
-
 # signs that LaTeX takes for its own
 _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_"})
 
@@ -113,6 +111,19 @@ class Citation:
         return "\n".join([f"@{self.kind}{{{self.key},", *lines, "}"])
 
 
+def of_jaxsal(version: str) -> Citation:
+    """Of jaxsal itself, as CITATION.cff has it."""
+    return Citation(
+        key="jaxsal",
+        kind="software",
+        authors=(("The jaxsal developers", ""),),
+        title="jaxsal: explaining medical-image networks in JAX",
+        year=2026,
+        version=version,
+        url="https://github.com/jaxsal/jaxsal",
+    )
+
+
 def bibliography(citations: Iterable[Citation]) -> str:
     """BibTeX of several, each once, in the order given.
 
@@ -128,16 +139,6 @@ def _people(*names: str) -> tuple[tuple[str, str], ...]:
     pairs: Sequence[Sequence[str]] = [name.split("|") for name in names]
     return tuple((family, given) for given, family in pairs)
 
-
-JAXSAL = Citation(
-    key="jaxsal",
-    kind="software",
-    authors=(("The jaxsal developers", ""),),
-    title="jaxsal: explaining medical-image networks in JAX",
-    year=2026,
-    version=__version__,
-    url="https://github.com/jaxsal/jaxsal",
-)
 
 KONATE_2021 = Citation(
     key="konate2021smocam",

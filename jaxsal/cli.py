@@ -225,9 +225,10 @@ def cite(
 ) -> None:
     """Print BibTeX of jaxsal and of the papers behind methods, or behind results."""
     with _errors(debug):
+        from jaxsal import __version__
         from jaxsal.methods.citing import cited
 
-        typer.echo(cited(used or ()))
+        typer.echo(cited(used or (), __version__))
 
 
 def _explain_one(

@@ -5,24 +5,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxsal.citations import JAXSAL, Citation, bibliography
+from jaxsal.citations import Citation, bibliography, of_jaxsal
 from jaxsal.methods.registry import check_options, find_method, method_names
 
 
-def cited(used: Iterable[str]) -> str:
+def cited(used: Iterable[str], version: str) -> str:
     """BibTeX of what was used, and of jaxsal itself, each once.
 
     Args:
         used: names of methods; folders that ``jaxsal explain`` wrote, or their ``run.json`` files.
+        version: of jaxsal.
 
     Raises:
         ValueError: if one is neither.
 
     Example:
-        >>> cited(["smocam"]).count("@"), cited([]).startswith("@software{jaxsal,")
+        >>> cited(["smocam"], "1.0").count("@"), cited([], "1.0").startswith("@software{jaxsal,")
         (2, True)
     """
-    return bibliography([*(citation for name in used for citation in _citations(name)), JAXSAL])
+    return bibliography([*(citation for name in used for citation in _citations(name)), of_jaxsal(version)])
 
 
 def _citations(name: str) -> Iterator[Citation]:
