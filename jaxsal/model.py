@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.core
@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 Model = Callable[[jax.Array], jax.Array]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Layer(NamedTuple):
@@ -50,10 +51,10 @@ def _is_sequential(model: Model) -> bool:
     return sequential is not None and isinstance(model, sequential) and type(model).__call__ is sequential.__call__
 
 
-def as_pytree(model: Model) -> Model:
+def as_pytree(model: F) -> F:
     """The model as a pytree of its weights: a plain function has none and is wrapped."""
     leaves = jax.tree.leaves(model)
-    return Partial(model) if len(leaves) == 1 and leaves[0] is model else model
+    return Partial(model) if len(leaves) == 1 and leaves[0] is model else model  # type: ignore[return-value]
 
 
 def check_input(x: Any, what: str = "x") -> None:
