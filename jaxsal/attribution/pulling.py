@@ -39,7 +39,7 @@ def choose(model: Model, x: jax.Array, target: Target = None, outputs: Outputs =
         outputs: several outputs of every image instead, ``"all"`` or their positions.
 
     Returns:
-        The choice, an argument for a compiled function that calls :func:`pull`.
+        The choice: an argument of a compiled function, which hands it on to :func:`pull` in place of a target.
 
     Raises:
         TypeError: if the model, the image or the target is of a wrong kind.
@@ -59,7 +59,7 @@ def choose(model: Model, x: jax.Array, target: Target = None, outputs: Outputs =
 def pull(
     fn: Callable[[jax.Array], jax.Array],
     x: jax.Array,
-    target: Target = None,
+    target: Target | Choice = None,
     *,
     outputs: Outputs = None,
     batch_size: int | None = None,
@@ -73,7 +73,8 @@ def pull(
     Args:
         fn: any JAX function ``x[b, *space, c] -> y[b, k]``, its examples independent of one another.
         x: ``[b, *space, c]``.
-        target: output of all images, of each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where ``k = 1``.
+        target: output of all images, of each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where ``k = 1``;
+            or all of that as :func:`choose` checked it.
         outputs: ``"all"`` or positions, instead of a target.
         batch_size: outputs that are pulled back at once; None takes all.
         start: ``"one"`` starts from the score's derivative by ``y``, ``"value"`` from that times the score.
@@ -104,7 +105,7 @@ def pull(
     return mapped(lambda seed: back(seed)[0], starts, batch_size)
 
 
-def seeds(y: jax.Array, target: Target = None, *, outputs: Outputs = None, start: Start = "one") -> jax.Array:
+def seeds(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = None, start: Start = "one") -> jax.Array:
     """What is pulled back: the score's derivative by the network's outputs.
 
     Args:
@@ -133,7 +134,7 @@ def seeds(y: jax.Array, target: Target = None, *, outputs: Outputs = None, start
     return derivatives if start == "one" else derivatives * values[..., None]
 
 
-def score(y: jax.Array, target: Target = None, *, outputs: Outputs = None) -> jax.Array:
+def score(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = None) -> jax.Array:
     """The value that is explained.
 
     Args:
@@ -193,8 +194,10 @@ def _check_output(y: Any, images: int) -> None:
         )
 
 
-def _chosen(target: Target, outputs: Outputs, images: int, count: int) -> Choice:
+def _chosen(target: Target | Choice, outputs: Outputs, images: int, count: int) -> Choice:
     """Numbers as arrays: what of them is known is checked, what is traced is left."""
+    if isinstance(target, Choice) and outputs is None:
+        return target
     if outputs is not None:
         if target is not None:
             raise ValueError("Both target and outputs were given: give one of them.")
