@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from jaxsal.methods.cam import cams
+from jaxsal.methods.gradient import gradients
+from jaxsal.methods.path import paths
 from jaxsal.methods.perturbation import extremal_perturbation, meaningful_perturbation
 from jaxsal.methods.record import FAMILIES, NEEDS, Method
 from jaxsal.methods.smocam import smocam
@@ -18,7 +21,7 @@ _COMMON = ("output", "unit", "prediction", "sigma", "seconds", "peak_x", "peak_y
 
 @functools.cache
 def _known() -> dict[str, Method]:
-    shipped = (smocam(), meaningful_perturbation(), extremal_perturbation())
+    shipped = (smocam(), meaningful_perturbation(), extremal_perturbation(), *gradients(), *paths(), *cams())
     return {method.name: method for method in shipped}
 
 

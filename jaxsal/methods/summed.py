@@ -95,6 +95,12 @@ def tell(result: Maps) -> Found:
     return Found(result.maps, result.prediction, columns, remarks, result.about)
 
 
+def tell_signs(result: Maps) -> Found:
+    """What maps tell whose sum means nothing: columns ``(POSITIVE,)``."""
+    found = tell(result)
+    return found._replace(columns={"positive": found.columns["positive"]})
+
+
 def _told(values: Any, total: float | None = None) -> dict[str, float]:
     import numpy as np
 
@@ -112,7 +118,7 @@ def _remarks(values: Any, told: dict[str, float]) -> list[str]:
     if bad:
         return [f"{bad} of the map's {values.size} values are NaN or infinite. Do not interpret the map."]
     if not values.any():
-        return ["The map is empty: it is zero everywhere, the output does not depend on this image."]
+        return ["The map is empty: it is zero everywhere, so no place stands out."]
     if told.get("completeness_error", 0.0) > _OFF:
         return [
             f"The map adds up to {quantity(told['sum'])}, and {quantity(told['total'])} was to be explained: take "
