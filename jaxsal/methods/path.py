@@ -163,10 +163,8 @@ _COMPLETE = (
     "On the network's grid the map adds up to the difference between the prediction and that for the image of nothing. "
     "'Missed' says by how much it fails to: more steps or samples bring it down."
 )
-_BASELINE = (
-    "The map divides a difference from an image of nothing among the voxels. It depends on what is taken as nothing, "
-    "and a voxel that is as dark as that can get no share."
-)
+_BASELINE = "The map depends on what is taken as an image of nothing: compare more than one."
+_NO_SHARE = " A voxel that is as dark as the image of nothing gets no share."
 
 
 def paths() -> tuple[Method, ...]:
@@ -178,7 +176,7 @@ def paths() -> tuple[Method, ...]:
             citations.SUNDARARAJAN_2017,
             "50 gradients per output",
             "Each voxel's share of the prediction, in its unit: red adds to it, blue takes away. Gradients are summed "
-            "over images between one of nothing and this one.",
+            f"over images between one of nothing and this one.{_NO_SHARE}",
             IntegratedOptions,
             _ruled("integrated_gradients"),
             _from_baseline,
@@ -200,7 +198,7 @@ def paths() -> tuple[Method, ...]:
             citations.KAPISHNIKOV_2021,
             "200 gradients per output, one after the other",
             "Each voxel's share of the prediction, in its unit: red adds to it, blue takes away. The path moves the "
-            "voxels first that the network reacts to least, which leaves less noise behind.",
+            f"voxels first that the network reacts to least, which leaves less noise behind.{_NO_SHARE}",
             GuidedOptions,
             attributed("guided_integrated_gradients"),
             _from_baseline,
