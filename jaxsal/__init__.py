@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxsal import attribution as attribution
     from jaxsal import data as data
     from jaxsal import masks as masks
+    from jaxsal import methods as methods
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
     from jaxsal.attribution import AttentiveResponse as AttentiveResponse

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jaxsal.commanding import OptionsOfMethod, options_of_method
+
 if TYPE_CHECKING:
     from jaxsal.data import Volume
     from jaxsal.explanation import Explanation, Plan
+    from jaxsal.methods import Method
 
 app = typer.Typer(
     name="jaxsal",
@@ -25,6 +28,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_USAGE = 2
 # what checks raise: a message is enough. Anything else is a defect, and says so.
 _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 
@@ -53,31 +57,44 @@ def _app(
     pass
 
 
-@app.command()
+@app.command(cls=OptionsOfMethod)
 def explain(
+    context: typer.Context,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Scans: .nii, .nii.gz, .mgz, .mgh.")],
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a shipped network, or a path.")],
-    method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to explain.")] = "smocam",
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="How to explain; `jaxsal methods` lists them.")
+    ] = "smocam",
     outputs: Annotated[
         str, typer.Option("--outputs", metavar="NAME,...|all", help="Outputs of the network to explain.")
     ] = "all",
     layer: Annotated[
-        str | None, typer.Option("--layer", metavar="NAME", help="Where the mask lies [default: the network's own].")
+        str | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="Where the mask lies, for methods with a layer [default: the network's own].",
+        ),
+    ] = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", metavar="FILE", help="A scan to compare with, for methods that do; repeatable."),
     ] = None,
     directory: Directory = Path("jaxsal-results"),
     solver: Annotated[
-        str | None, typer.Option("--solver", metavar="recommended|paper|nonnegative", help="How the mask moves.")
+        str | None,
+        typer.Option("--solver", metavar="recommended|paper|nonnegative", help="SMOCAM: how the mask moves."),
     ] = None,
     max_steps: MaxSteps = None,
     lam: Annotated[
         float | None,
-        typer.Option("--lam", metavar="X", help="Weight of the mask's budget, its norm."),
+        typer.Option("--lam", metavar="X", help="SMOCAM: weight of the mask's budget, its norm."),
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option("--gamma", metavar="X", help="Weight of the mask's smoothness.")
+        float | None, typer.Option("--gamma", metavar="X", help="SMOCAM: weight of the mask's smoothness.")
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option("--percentile", metavar="P", help="How much of the map is set to zero.")
+        float | None, typer.Option("--percentile", metavar="P", help="SMOCAM: how much of the map is set to zero.")
     ] = None,
     one_file: OneFile = False,
     overwrite: Overwrite = False,
@@ -85,20 +102,30 @@ def explain(
 ) -> None:
     """Show which voxels of each IMAGE the network used for its outputs.
 
-    Options of the method that are not given are the network's own, else the published ones.
+    Any option that `jaxsal methods NAME` lists can be given, such as --preset kan. Those that are not are the
+    network's own, else the published ones.
     """
     with _errors(debug):
-        from jaxsal.explanation import describe_dataset, places, plan
+        from jaxsal.methods import check_options, find_method
 
         asked = {"solver": solver, "max_steps": max_steps, "lam": lam, "gamma": gamma, "percentile": percentile}
-        options = {key: value for key, value in asked.items() if value is not None}
+        chosen, own = find_method(method), options_of_method(context)
+        if unknown := set(own) - set(chosen.options.model_fields):
+            _say(f"Error: {_no_such_option(sorted(unknown), chosen)}")
+            raise typer.Exit(_USAGE)
+        options = {key: value for key, value in asked.items() if value is not None} | own
+        check_options(chosen, options)  # at once, before anything heavy is loaded
+
+        from jaxsal.explanation import describe_dataset, places, plan
+
         names: str | list[str] = outputs if outputs == "all" else _names(outputs)
-        prepared = plan(model, method, names, layer, **options)
+        prepared = plan(model, method, names, layer, references=references or (), **options)
         describe_dataset(directory)  # what cannot be written should be known before the work
         failed: list[tuple[Path, str]] = []
         for done, (image, where) in enumerate(zip(images, places(images), strict=True)):
             try:
-                files = {"where": where, "one_file": one_file, "inputs": images, "overwrite": overwrite}
+                inputs = [*images, *(references or ())]
+                files = {"where": where, "one_file": one_file, "inputs": inputs, "overwrite": overwrite}
                 _explain_one(prepared, image, image.name, directory, files, _command(image, model, prepared, one_file))
             except KeyboardInterrupt:
                 _say(f"Interrupted: {done - len(failed)} of {len(images)} images are finished, in {directory}.")
@@ -166,6 +193,44 @@ def models(debug: Debug = False) -> None:
             typer.echo("None in this installation. Give --model the path of a network saved by jaxsal.zoo.save.")
 
 
+@app.command()
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Methods to tell more of.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table as it stands in docs/methods.md.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the methods of explanation, or tell the options of NAME and how its maps are read."""
+    with _errors(debug):
+        from rich.console import Console
+
+        from jaxsal.methods import find_method
+        from jaxsal.methods.listing import described, markdown_table, table
+
+        if markdown:
+            typer.echo(markdown_table())
+            return
+        shown = [described(find_method(name)) for name in names] if names else [table()]
+        console = Console()
+        for part in shown:
+            console.print(part)
+
+
+@app.command()
+def cite(
+    used: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME|RESULTS]...", help="Methods, or folders or run.json files that jaxsal wrote."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Print BibTeX of jaxsal and of the papers behind methods, or behind results."""
+    with _errors(debug):
+        from jaxsal import __version__
+        from jaxsal.methods.citing import cited
+
+        typer.echo(cited(used or (), __version__))
+
+
 def _explain_one(
     plan: "Plan",
     image: "Path | Volume",
@@ -197,17 +262,25 @@ def _show(explanation: "Explanation", files: Sequence[Path]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from jaxsal.explanation.notes import grouped, notes, quantity, share
+    from jaxsal.explanation.notes import grouped, notes
+    from jaxsal.explanation.showing import shown
+    from jaxsal.methods.wording import quantity
 
     title = Text(f"{explanation.name} by {explanation.record.name}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    for column in ("output", "prediction", "unit", "recovered", "steps", "status", "seconds"):
-        left = column in ("output", "unit", "status")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "output", overflow="fold")
+    brief = [column for column in explanation.plan.method.columns if column.brief]
+    words = ("output", "unit", *(column.name for column in brief if column.shown == "word"))
+    for name in ("output", "prediction", "unit", *(column.name for column in brief), "seconds"):
+        heading = name.replace("_", " ")
+        table.add_column(
+            heading, justify="left" if name in words else "right", no_wrap=name != "output", overflow="fold"
+        )
     for row in explanation.table.to_dict("records"):
-        numbers = (quantity(row["prediction"]), row["unit"], share(row["recovered"]), str(row["steps"]))
-        cells = (row["output"], *numbers, row["status"], f"{row['seconds']:.1f}")
-        table.add_row(*map(Text, cells))
+        # a word stands as it is in the files, so that it can be searched for
+        told = [str(row[c.name]) if c.shown == "word" else shown(c, row[c.name], row["unit"]) for c in brief]
+        table.add_row(
+            *map(Text, (row["output"], quantity(row["prediction"]), row["unit"], *told, f"{row['seconds']:.1f}"))
+        )
     Console().print(table)
     typer.echo(explanation.resampled)
     for outputs, text in grouped(notes(explanation)):
@@ -221,10 +294,24 @@ def _command(image: Path, model: str, plan: "Plan", one_file: bool) -> str:
     """The command line for one image, everything spelt out: folders and the other images may name people."""
     options = plan.parameters
     words = ["jaxsal", "explain", image.name, "--model", Path(model).name]
-    words += ["--method", options["method"], "--outputs", ",".join(options["outputs"]), "--layer", options["layer"]]
+    words += ["--method", options["method"], "--outputs", ",".join(options["outputs"])]
+    words += [] if plan.layer is None else ["--layer", plan.layer]
+    for reference in plan.references:
+        words += ["--reference", reference.source["file"]]
     for key, value in plan.options.model_dump().items():
-        words += ["--" + key.replace("_", "-"), str(value)]
+        if value not in (None, ()):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += ["--" + key.replace("_", "-"), text]
     return shlex.join(words + ["--one-file"] * one_file)
+
+
+def _no_such_option(unknown: Sequence[str], method: "Method") -> str:
+    given = ", ".join("--" + name.replace("_", "-") for name in unknown)
+    own = ", ".join("--" + name.replace("_", "-") for name in method.options.model_fields) or "none"
+    return (
+        f"There is no option {given}. Those of {method.name} are: {own} (`jaxsal methods {method.name}`); those of the "
+        "command are listed by `jaxsal explain --help`."
+    )
 
 
 def _names(text: str) -> list[str]:

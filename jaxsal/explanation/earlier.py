@@ -86,13 +86,23 @@ def _differences(old: dict[str, Any], run: dict[str, Any]) -> list[str]:
         if old[key].get("sha256") != run[key]["sha256"]
     ]
     parameters = json.loads(json.dumps(run["parameters"]))
-    for key in [*parameters, *(old["parameters"].keys() - parameters.keys())]:
+    # the options of another method would only repeat that it is another one
+    same_method = old["parameters"].get("method") == parameters["method"]
+    keys = [*parameters, *(old["parameters"].keys() - parameters.keys())] if same_method else ["method", "outputs"]
+    for key in keys:
         before, now = old["parameters"].get(key), parameters.get(key)
         if before != now:
             found.append(f"its {key} is {_text(before)}, this one's is {_text(now)}")
+    if _hashes(old) != _hashes(run):
+        found.append("its reference scans are others")
     if not found and (more := set(map(str, old.get("files") or [])) - set(run["files"])):
         found.append(f"it holds {len(more)} files that this one would not write, for example {min(more)}")
     return found
+
+
+def _hashes(run: dict[str, Any]) -> list[Any]:
+    references = run.get("references")
+    return [item.get("sha256") for item in references if isinstance(item, dict)] if isinstance(references, list) else []
 
 
 def _known(record: dict[str, Any]) -> str:

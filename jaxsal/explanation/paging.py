@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsal.data.coarsen import by
-from jaxsal.explanation.notes import grouped, notes, quantity, share
+from jaxsal.explanation.notes import grouped, notes
 from jaxsal.explanation.result import Explanation
-from jaxsal.optim import Status
-from jaxsal.report import Finding, Page
+from jaxsal.explanation.showing import headline, shown
+from jaxsal.methods.wording import quantity
+from jaxsal.report import Finding, Heading, Page
 
 
 def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes]) -> Page:
@@ -24,13 +25,20 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
         _finding(explanation, row, picture, [note.text for note in remarks if note.output == row["output"]])
         for row, picture in zip(explanation.table.to_dict("records"), pictures, strict=True)
     )
-    masks = by(explanation.result.mask.shape[2:])
+    method = plan.method
+    at = "" if plan.layer is None else f" at layer {plan.layer}"
+    about = f", {explanation.found.about}" if explanation.found.about else ""
+    compared = tuple(
+        ("Compared with", f"{reference.source['file'] or 'an image in memory'}, SHA-256 {reference.source['sha256']}")
+        for reference in plan.references
+    )
     scan = explanation.volume
     facts = (
         ("Scan", f"{explanation.name}, {by(scan.shape)} voxels of {by(scan.zooms)} mm, axes {''.join(scan.axcodes)}"),
         ("Network", f"{record.name} ({record.architecture}, {len(record.outputs)} outputs)"),
-        ("Method", f"{plan.method.title} at layer {plan.layer}, mask of {masks} voxels"),
-        ("Options", ", ".join(f"{name} = {value}" for name, value in plan.options.model_dump().items())),
+        ("Method", f"{method.title}{at}{about}"),
+        ("Options", ", ".join(f"{name} = {value}" for name, value in plan.options.model_dump().items()) or "none"),
+        *compared,
         ("Space", _space(explanation)),
         ("Grid", explanation.resampled),
         ("Date", run["date_utc"].replace("T", " ").replace("+00:00", " UTC")),
@@ -41,24 +49,23 @@ def page(explanation: Explanation, run: dict[str, Any], pictures: Sequence[bytes
     )
     credits = record.credits + ((f"Licence of the weights: {record.licence}",) if record.licence else ())
     return Page(
-        title=f"{plan.method.title} of {explanation.name}",
+        title=f"{method.title} of {explanation.name}",
         facts=facts,
+        caption=method.caption,
+        headings=(
+            Heading("Prediction"),
+            *(Heading(column.heading, column.shown != "word") for column in method.columns if column.heading),
+        ),
         findings=findings,
         warnings=grouped(remarks),
-        reading=(plan.method.reading, *_READING, *_units(explanation)),
+        reading=(*method.reading, _CUTS, *_units(explanation)),
         caveats=record.description,
-        credits=(plan.method.citation, *credits),
+        credits=(*(citation.text for citation in method.cited(plan.options)), *credits),
         made_by=f"jaxsal {run['versions']['jaxsal']}",
     )
 
 
-_READING = (
-    "A bright place means that the network could make its prediction from there. It does not mean that the place is "
-    "diseased, nor that the prediction is right.",
-    "'Recovered' says how much of the prediction is left when the network sees only what the mask keeps: about 100 % "
-    "for a mask that explains it, below 50 % or above 150 % for one that does not.",
-    "The cuts go through the largest value of the map. Left and right are marked; the person's left is on the left.",
-)
+_CUTS = "The cuts go through the largest value of the map. Left and right are marked; the person's left is on the left."
 
 
 def _units(explanation: Explanation) -> tuple[str, ...]:
@@ -83,15 +90,17 @@ def _finding(explanation: Explanation, row: dict, picture: bytes, remarks: list[
     output = explanation.record.outputs[explanation.record.output_index(row["output"])]
     peak = explanation.peak(row["output"])
     place = "the map is empty" if peak is None else "peak at x={:.0f}, y={:.0f}, z={:.0f} mm".format(*peak)
+    method, found = explanation.plan.method, explanation.found
+    prediction = quantity(row["prediction"], row["unit"])
+    cells = [shown(column, row[column.name], row["unit"]) for column in method.columns if column.heading]
+    numbers = headline(method, row, words=False)
+    status = str(row.get("status", ""))
     return Finding(
         name=row["output"],
         structure=output.structure,
-        prediction=quantity(row["prediction"], row["unit"]),
-        masked=quantity(row["masked_prediction"], row["unit"]),
-        recovered=share(row["recovered"]),
-        steps=int(row["steps"]),
-        status=row["status"].replace("_", " "),
-        meaning=Status[row["status"].upper()].message,
+        cells=(prediction, *cells),
+        summary=", ".join([prediction, *numbers]),
+        outcome=f"Status: {status.replace('_', ' ')}, {found.meanings.get(status, 'see the table')}." if status else "",
         place=place,
         remarks=tuple(remarks),
         picture=picture,

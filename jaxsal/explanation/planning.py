@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from pydantic import BaseModel
 
-from jaxsal.methods import Method, check_options, find_method
+from jaxsal.data import Volume
+from jaxsal.explanation.referring import Reference, references_for
+from jaxsal.methods import Method, all_methods, check_options, find_method
 from jaxsal.models import ModelFile, fingerprint, locate
 from jaxsal.splitting import Split, layers, split
 from jaxsal.zoo import LoadedModel, ModelRecord, load
@@ -25,8 +27,9 @@ class Plan:
         method: of explanation.
         options: of the method, complete.
         outputs: positions of the outputs to explain.
-        layer: where the network is split.
-        split: its head and tail.
+        layer: where the network is split; None for methods that need no layer.
+        split: its head and tail there; None likewise.
+        references: scans to compare with, for methods that need them.
     """
 
     model: LoadedModel
@@ -34,8 +37,9 @@ class Plan:
     method: Method
     options: BaseModel
     outputs: tuple[int, ...]
-    layer: str
-    split: Split
+    layer: str | None
+    split: Split | None
+    references: tuple[Reference, ...] = ()
 
     @property
     def record(self) -> ModelRecord:
@@ -53,10 +57,20 @@ class Plan:
         return np.array([output.sigma for output in self.record.outputs])
 
     @property
+    def described(self) -> str:
+        """The method, and where it looks."""
+        return self.method.title if self.layer is None else f"{self.method.title} at {self.layer}"
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Keyword arguments of :func:`jaxsal.explain` that repeat it, as plain data."""
-        names = list(self.output_names)
-        return {"method": self.method.name, "outputs": names, "layer": self.layer, **self.options.model_dump()}
+        at = {} if self.layer is None else {"layer": self.layer}
+        return {
+            "method": self.method.name,
+            "outputs": list(self.output_names),
+            **at,
+            **self.options.model_dump(mode="json"),
+        }
 
 
 def plan(
@@ -64,6 +78,8 @@ def plan(
     method: str = "smocam",
     outputs: str | Sequence[str | int] = "all",
     layer: str | None = None,
+    *,
+    references: Sequence[str | os.PathLike | Volume] = (),
     **options: Any,
 ) -> Plan:
     """Decide what will be done; arguments as in :func:`jaxsal.explain`.
@@ -76,16 +92,35 @@ def plan(
     chosen = find_method(method)
     loaded, file = _loaded(model)
     record = loaded.record
-    at = record.layer if layer is None else layer
+    at = _layer(chosen, record, layer)
     checked = check_options(chosen, {**suited(record, at, method), **options})
-    example = jax.ShapeDtypeStruct((1, *record.input.shape, record.input.channels), np.float32)
-    cut = split(loaded.model, example, at)
-    _check_layer(loaded, example, at)
-    return Plan(loaded, file, chosen, checked, output_positions(record, outputs), at, cut)
+    cut = None if at is None else _split(loaded, at)
+    return Plan(
+        loaded,
+        file,
+        chosen,
+        checked,
+        output_positions(record, outputs),
+        at,
+        cut,
+        references_for(chosen, record.input, references),
+    )
 
 
-def suited(record: ModelRecord, at: str, method: str) -> dict[str, Any]:
-    """Options of a method that the network's record names for a mask at its own layer; none elsewhere.
+def _layer(method: Method, record: ModelRecord, layer: str | None) -> str | None:
+    if "layer" in method.needs:
+        return record.layer if layer is None else layer
+    if layer is not None:
+        at_layers = ", ".join(known.name for known in all_methods() if "layer" in known.needs)
+        raise ValueError(
+            f"{method.title} explains the image itself, not a layer, and a layer was given, {layer!r}: leave it out, "
+            f"or take a method that has one: {at_layers}."
+        )
+    return None
+
+
+def suited(record: ModelRecord, at: str | None, method: str) -> dict[str, Any]:
+    """Options of a method that the network's record names: of one at a layer, at the network's own; none elsewhere.
 
     Raises:
         ValueError: if the record names a method or an option that does not exist, or a value out of its range.
@@ -98,7 +133,7 @@ def suited(record: ModelRecord, at: str, method: str) -> dict[str, Any]:
                 f"The record of the network {record.name!r} names options that cannot be used: {error} Mend the "
                 "record's `options` and save the network again."
             ) from None
-    return dict(record.options.get(method, {})) if at == record.layer else {}
+    return dict(record.options.get(method, {})) if at in (None, record.layer) else {}
 
 
 def output_positions(record: ModelRecord, outputs: str | Sequence[str | int]) -> tuple[int, ...]:
@@ -140,7 +175,10 @@ def _loaded(model: str | os.PathLike | LoadedModel) -> tuple[LoadedModel, ModelF
     return load(path), fingerprint(path)
 
 
-def _check_layer(loaded: LoadedModel, example: Any, at: str) -> None:
+def _split(loaded: LoadedModel, at: str) -> Split:
+    spec = loaded.record.input
+    example = jax.ShapeDtypeStruct((1, *spec.shape, spec.channels), np.float32)
+    cut = split(loaded.model, example, at)
     table = layers(loaded.model, example)
     if not any(row.name == at and row.splits for row in table):
         possible = ", ".join(row.name for row in table if row.splits)
@@ -148,3 +186,4 @@ def _check_layer(loaded: LoadedModel, example: Any, at: str) -> None:
             f"The output of layer {at!r} has no spatial axes, so no mask can lie on it. Layers that have them: "
             f"{possible}."
         )
+    return cut

@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxsal import __version__
 from jaxsal.data import Volume
+from jaxsal.explanation.identifying import source
 from jaxsal.explanation.notes import notes
 from jaxsal.explanation.planning import Plan
 from jaxsal.explanation.result import Explanation
-from jaxsal.models import file_sha256
 from jaxsal.zoo import weights
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "nibabel", "nilearn")
@@ -37,7 +37,8 @@ def identity(plan: Plan, image: str | os.PathLike | Volume, name: str, files: It
     """
     return {
         "parameters": plan.parameters,
-        "image": {"name": name, **_source(image)},
+        **_references(plan),
+        "image": {"name": name, **source(image)},
         "model": {"name": plan.record.name, **_network(plan)},
         "files": [file.as_posix() for file in files],
     }
@@ -64,21 +65,24 @@ def run_record(explanation: Explanation, command: str | None = None, files: Iter
         "command": command,
         "date_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": plan.parameters,
+        **_references(plan),
         "image": {**known["image"], "shape": list(volume.shape), "affine": volume.affine.tolist()},
         "model": {
             **known["model"],
             "input": record.input.model_dump(mode="json"),
-            "sigma": dict(zip(plan.output_names, explanation.result.config.sigma, strict=True)),
+            "sigma": {
+                name: float(plan.sigma[index]) for name, index in zip(plan.output_names, plan.outputs, strict=True)
+            },
         },
         "space_check": explanation.space._asdict(),
         "resampling": explanation.resampled,
-        "mask": {
-            "shape": list(explanation.result.mask.shape[2:]),
-            "geometry_in_voxels": explanation.result.config.geometry._asdict(),
-        },
-        "status": {name: row[0] for name, row in zip(plan.output_names, explanation.result.status_names, strict=True)},
+        **explanation.found.record,
+        **_statuses(explanation),
         "notes": [f"{note.output}: {note.text}" for note in notes(explanation)],
-        "seconds": {name: round(value, 3) for name, value in explanation.timing._asdict().items()},
+        "seconds": {
+            "prepare": round(explanation.timing.prepare, 3),
+            "masks" if plan.method.family == "mask" else "maps": round(explanation.timing.masks, 3),
+        },
         "versions": versions(),
         "machine": {
             "system": platform.system(),
@@ -90,15 +94,13 @@ def run_record(explanation: Explanation, command: str | None = None, files: Iter
     }
 
 
-def _source(image: str | os.PathLike | Volume) -> dict[str, Any]:
-    """What identifies a scan: its file's name without folders and its contents' hash."""
-    file = image.source if isinstance(image, Volume) else Path(image)
-    if file is not None and file.is_file():
-        return {"file": file.name, "sha256": file_sha256(file), "sha256_of": "file"}
-    if not isinstance(image, Volume):
-        raise FileNotFoundError(f"There is no file {file}: check the path.")
-    voxels = np.ascontiguousarray(image.array)
-    return {"file": None, "sha256": hashlib.sha256(voxels.tobytes()).hexdigest(), "sha256_of": "voxels"}
+def _references(plan: Plan) -> dict[str, Any]:
+    return {"references": [reference.source for reference in plan.references]} if plan.references else {}
+
+
+def _statuses(explanation: Explanation) -> dict[str, Any]:
+    table = explanation.table
+    return {"status": dict(zip(table["output"], table["status"], strict=True))} if "status" in table else {}
 
 
 def _network(plan: Plan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsal.data import SpaceCheck, Volume
 from jaxsal.data.coarsen import by, told
 from jaxsal.explanation.planning import Plan
-from jaxsal.masks import MaskResult
+from jaxsal.methods import Column, Found
 from jaxsal.zoo import ModelRecord
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 
     Attributes:
         prepare: reading, checking and resampling the scan.
-        masks: optimising all masks, compilation included.
+        masks: optimising all masks, or making all maps, compilation included.
     """
 
     prepare: float
@@ -41,7 +41,7 @@ class Explanation:
         name: of the scan.
         volume: the scan, on its own grid.
         plan: network, method, outputs and layer.
-        result: masks and diagnostics; one lane per output, one image.
+        result: of the method, e.g. :class:`jaxsal.MaskResult`; one image.
         space: how the scan lies in the network's space.
         timing: of the work.
     """
@@ -49,9 +49,20 @@ class Explanation:
     name: str
     volume: Volume
     plan: Plan
-    result: MaskResult
+    result: Any
     space: SpaceCheck
     timing: Timing
+
+    @functools.cached_property
+    def found(self) -> Found:
+        """What the method found out, in the form that all methods have in common."""
+        found, expected = self.plan.method.tell(self.result), [column.name for column in self.plan.method.columns]
+        if list(found.columns) != expected:
+            raise ValueError(
+                f"The method {self.plan.method.name!r} tells {', '.join(found.columns) or 'nothing'}, its record "
+                f"describes {', '.join(expected) or 'nothing'}: its `tell` must give the record's columns, in order."
+            )
+        return found
 
     @property
     def record(self) -> ModelRecord:
@@ -101,38 +112,29 @@ class Explanation:
 
     @functools.cached_property
     def table(self) -> "pandas.DataFrame":
-        """One row per output: prediction, what the mask recovers of it, terms, steps and status.
+        """One row per output: its prediction and what the method tells of it.
 
         Columns:
-            output, unit, prediction, sigma, masked_prediction, null_prediction, recovered, negative_energy, value,
-            distance, norm, smoothness, steps, evaluations, status, seconds (all outputs run together; shared in
-            proportion to their evaluations), peak_x, peak_y, peak_z (RAS millimetres).
+            output, unit, prediction, sigma, those of the method's record (for SMOCAM masked_prediction,
+            null_prediction, recovered, negative_energy, value, distance, norm, smoothness, steps, evaluations, status),
+            seconds (all outputs run together; shared in proportion to their evaluations, where these are counted),
+            peak_x, peak_y, peak_z (RAS millimetres).
         """
         import pandas
 
-        result = self.result
+        found = self.found
         outputs = [self.record.outputs[index] for index in self.plan.outputs]
-        evaluations = _numbers(result.evaluations)
+        counted = _numbers(found.columns["evaluations"]) if "evaluations" in found.columns else np.ones(len(outputs))
         peaks = [self.peak(name) or (np.nan,) * 3 for name in self.output_names]
         x, y, z = np.array(peaks, dtype=float).T
         return pandas.DataFrame(
             {
                 "output": [output.name for output in outputs],
                 "unit": [output.unit for output in outputs],
-                "prediction": _numbers(result.prediction),
+                "prediction": _numbers(found.prediction),
                 "sigma": [output.sigma for output in outputs],
-                "masked_prediction": _numbers(result.masked_prediction),
-                "null_prediction": _numbers(result.null_prediction),
-                "recovered": _numbers(result.recovered),
-                "negative_energy": _numbers(result.negative_energy),
-                "value": _numbers(result.value),
-                "distance": _numbers(result.terms.distance),
-                "norm": _numbers(result.terms.norm),
-                "smoothness": _numbers(result.terms.smoothness),
-                "steps": _numbers(result.steps).astype(int),
-                "evaluations": evaluations.astype(int),
-                "status": [row[0] for row in result.status_names],
-                "seconds": self.timing.masks * evaluations / max(evaluations.sum(), 1),
+                **{column.name: _cells(column, found.columns[column.name]) for column in self.plan.method.columns},
+                "seconds": self.timing.masks * counted / max(counted.sum(), 1),
                 "peak_x": x,
                 "peak_y": y,
                 "peak_z": z,
@@ -146,9 +148,9 @@ class Explanation:
         return write(self, directory, **options)
 
     def __repr__(self) -> str:
-        lines = [f"Explanation of {self.name} by {self.record.name} ({self.plan.method.title} at {self.plan.layer})"]
-        columns = ["output", "prediction", "unit", "recovered", "steps", "status"]
-        return "\n".join([*lines, self.table[columns].to_string(index=False)])
+        title = f"Explanation of {self.name} by {self.record.name} ({self.plan.described})"
+        brief = [column.name for column in self.plan.method.columns if column.brief]
+        return "\n".join([title, self.table[["output", "prediction", "unit", *brief]].to_string(index=False)])
 
     def _lane(self, output: str) -> int:
         if output not in self.output_names:
@@ -157,11 +159,18 @@ class Explanation:
 
     def _on_network_grid(self, lane: int) -> Volume:
         affine = np.asarray(self.record.input.affine, dtype=float)
-        return Volume(np.asarray(self.result.saliency[lane, 0]), affine)
+        return Volume(np.asarray(self.found.maps[lane, 0]), affine)
 
 
 def _sizes(affine: np.ndarray) -> np.ndarray:
     return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+
+
+def _cells(column: Column, values: Any) -> Any:
+    if column.shown == "word":
+        return [row[0] for row in values]
+    numbers = _numbers(values)
+    return numbers.astype(int) if column.shown == "count" else numbers
 
 
 def _numbers(lanes: Any) -> np.ndarray:

@@ -14,32 +14,24 @@ from jaxsal.data import Volume, bids_stem, write_atomic, write_text_atomic
 from jaxsal.data.files import refuse_overwrite
 from jaxsal.explanation.earlier import earlier_files
 from jaxsal.explanation.naming import Place, labels, place
-from jaxsal.explanation.notes import quantity, share
 from jaxsal.explanation.paging import page
 from jaxsal.explanation.planning import Plan
 from jaxsal.explanation.provenance import identity, run_record
 from jaxsal.explanation.result import Explanation
+from jaxsal.explanation.showing import headline
+from jaxsal.methods.wording import quantity
 from jaxsal.progress import Meter, reporting
 from jaxsal.report import cuts_png, render
 
 _URL = "https://github.com/jaxsal/jaxsal"
-_COLUMNS = {
+_BEFORE = {
     "output": "Name of the network's output",
     "unit": "Of the prediction",
     "prediction": "Of the whole network",
     "sigma": "Standard deviation of the output over the training population, in its unit",
-    "masked_prediction": "Of the network when its features are masked",
-    "null_prediction": "Of the network when its features are all zero",
-    "recovered": "(masked - null) / (prediction - null); 1 for a mask that keeps all that matters",
-    "negative_energy": "Share of the mask's energy on negative values; above 0.1 the mask flips features",
-    "value": "Objective at the end",
-    "distance": "Term of the objective: |masked - prediction| / sigma",
-    "norm": "Term of the objective: departure from the mask's budget",
-    "smoothness": "Term of the objective: mean total variation",
-    "steps": "Updates of the mask",
-    "evaluations": "Of the network's tail with its gradient",
-    "status": "How the optimisation ended, or why the map should not be believed",
-    "seconds": "Share of the time that all masks took together, compilation included",
+}
+_AFTER = {
+    "seconds": "Share of the time that all {masks} took together, compilation included",
     "peak_x": "Where the map is largest: millimetres to the right",
     "peak_y": "Where the map is largest: millimetres to the front",
     "peak_z": "Where the map is largest: millimetres upwards",
@@ -96,7 +88,7 @@ def check_place(
 
 def planned_files(plan: Plan, where: Place, *, one_file: bool = False) -> tuple[Path, ...]:
     """The files that a run writes for one scan, relative to the output folder, the report last."""
-    method, values = plan.method.name, labels(plan.output_names)
+    method, values = plan.method.label, labels(plan.output_names)
     endings = [] if one_file else ["nii.gz"]
     own = [where.file(f"{method}.{ending}", value) for value in values for ending in (*endings, "png")]
     joint = [where.file(f"{method}.{ending}") for ending in ("nii.gz", "json")] if one_file else []
@@ -160,11 +152,18 @@ def write(
             if one_file:
                 frames.append(saliency.array)
             else:
-                path = directory / where.file(f"{plan.method.name}.nii.gz", label)
+                path = directory / where.file(f"{plan.method.label}.nii.gz", label)
                 written.append(_write_map(path, saliency, name, protected))
-            picture = cuts_png(explanation.volume, saliency, explanation.peak(name), _title(explanation, name))
+            picture = cuts_png(
+                explanation.volume,
+                saliency,
+                explanation.peak(name),
+                _title(explanation, name),
+                signed=plan.method.signed,
+                brightest=plan.method.brightest,
+            )
             pictures.append(picture)
-            path = directory / where.file(f"{plan.method.name}.png", label)
+            path = directory / where.file(f"{plan.method.label}.png", label)
             written.append(
                 write_atomic(path, lambda file, picture=picture: file.write_bytes(picture), inputs=protected)
             )
@@ -172,7 +171,8 @@ def write(
     if one_file:
         written += _write_frames(explanation, directory, where, frames, protected)
     table = explanation.table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")
-    columns = {column: {"Description": _COLUMNS[column]} for column in explanation.table.columns}
+    described = _described(plan)
+    columns = {column: {"Description": described[column]} for column in explanation.table.columns}
     return (
         *written,
         write_text_atomic(directory / where.file("predictions.tsv"), table, inputs=protected),
@@ -183,10 +183,16 @@ def write(
     )
 
 
+def _described(plan: Plan) -> dict[str, str]:
+    own = {column.name: column.description for column in plan.method.columns}
+    masks = "masks" if plan.method.family == "mask" else "maps"
+    return {**_BEFORE, **own, **{name: text.format(masks=masks) for name, text in _AFTER.items()}}
+
+
 def _title(explanation: Explanation, name: str) -> str:
     row = explanation.table.set_index("output").loc[name]
-    status = row["status"].replace("_", " ")
-    return f"{name}: {quantity(row['prediction'], row['unit'])} · {status} · recovered {share(row['recovered'])}"
+    parts = [quantity(row["prediction"], row["unit"]), *headline(explanation.plan.method, row)]
+    return f"{name}: {' · '.join(parts)}"
 
 
 def _write_map(path: Path, saliency: Volume, name: str, protected: tuple) -> Path:
@@ -201,8 +207,8 @@ def _write_frames(
     saliency = dataclasses.replace(explanation.volume, array=np.stack(frames, axis=-1))
     listing = {"Description": f"{method.title} saliency, one output in each frame", "Outputs": explanation.output_names}
     return [
-        _write_map(directory / where.file(f"{method.name}.nii.gz"), saliency, method.title, protected),
-        _write_json(directory / where.file(f"{method.name}.json"), listing, protected),
+        _write_map(directory / where.file(f"{method.label}.nii.gz"), saliency, method.title, protected),
+        _write_json(directory / where.file(f"{method.label}.json"), listing, protected),
     ]
 
 

@@ -15,7 +15,14 @@ _SIZE = (9.0, 3.9)  # inches
 
 
 def cuts_png(
-    scan: Volume, saliency: Volume, peak: tuple[float, float, float] | None, title: str, dots_per_inch: int = 110
+    scan: Volume,
+    saliency: Volume,
+    peak: tuple[float, float, float] | None,
+    title: str,
+    dots_per_inch: int = 110,
+    *,
+    signed: bool = False,
+    brightest: float = 100.0,
 ) -> bytes:
     """Three orthogonal cuts through a point, with a colour bar and left and right marked.
 
@@ -26,6 +33,10 @@ def cuts_png(
             the middle of the scan for an empty map.
         title: one line above.
         dots_per_inch: of the picture.
+        signed: whether colours diverge from zero, symmetric about it, also where no value lies below; a map that has
+            values below zero is drawn so in any case.
+        brightest: percentile of the sizes of the map's values, zeros apart, that takes the strongest colour; what is
+            larger takes it too.
 
     Returns:
         A PNG file.
@@ -45,13 +56,20 @@ def cuts_png(
     with warnings.catch_warnings():
         # nilearn has opinions on images that hold few different values; none of them concerns the reader
         warnings.simplefilter("ignore")
-        _draw(figure, scan, None if empty else saliency, point)
+        _draw(figure, scan, None if empty else saliency, point, signed, brightest)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="black", metadata={"Software": "jaxsal", "Title": title})
     return buffer.getvalue()
 
 
-def _draw(figure: Any, scan: Volume, saliency: Volume | None, point: tuple[float, float, float]) -> None:
+def _draw(
+    figure: Any,
+    scan: Volume,
+    saliency: Volume | None,
+    point: tuple[float, float, float],
+    signed: bool,
+    brightest: float,
+) -> None:
     import nibabel
     from nilearn import plotting
 
@@ -64,20 +82,25 @@ def _draw(figure: Any, scan: Volume, saliency: Volume | None, point: tuple[float
     saliency = _cropped(saliency)
     overlay = nibabel.Nifti1Image(np.asarray(saliency.array, np.float32), saliency.affine)
     strength = nibabel.Nifti1Image(np.abs(overlay.get_fdata(dtype=np.float32)), saliency.affine)
-    low, high = float(saliency.array.min()), float(np.abs(saliency.array).max())
+    signed, high = signed or bool((saliency.array < 0).any()), _strongest(saliency.array, brightest)
     plotting.plot_stat_map(
         overlay,
         bg_img=background,
-        cmap=_COLOURS if low >= 0 else "RdBu_r",
-        vmin=0.0 if low >= 0 else -high,
+        cmap="RdBu_r" if signed else _COLOURS,
+        vmin=-high if signed else 0.0,
         vmax=high,
-        symmetric_cbar=low < 0,
+        symmetric_cbar=signed,
         threshold=None,
         transparency=strength,
         transparency_range=[0.0, high],
         cbar_tick_format="%.2g",
         **shared,
     )
+
+
+def _strongest(array: np.ndarray, brightest: float) -> float:
+    sizes = np.abs(array)
+    return float(sizes.max() if brightest == 100 else np.percentile(sizes[sizes > 0], brightest))
 
 
 def _cropped(volume: Volume) -> Volume:

@@ -9,18 +9,27 @@ from typing import NamedTuple
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+class Heading(NamedTuple):
+    """Of a column of the table.
+
+    Attributes:
+        text: a few words.
+        number: whether numbers stand under it.
+    """
+
+    text: str
+    number: bool = True
+
+
 class Finding(NamedTuple):
     """What the report says about one output.
 
     Attributes:
         name: of the output.
         structure: what is measured, in words.
-        prediction: with its unit.
-        masked: prediction from what the mask keeps, with its unit.
-        recovered: share, as text.
-        steps: of the optimisation.
-        status: in a word or two.
-        meaning: of the status, in a sentence.
+        cells: of its row in the table, one under each heading.
+        summary: the most important of them, in words.
+        outcome: how the run ended, in a sentence; empty for none.
         place: of the map's peak, in words.
         remarks: warnings.
         picture: PNG.
@@ -28,12 +37,9 @@ class Finding(NamedTuple):
 
     name: str
     structure: str
-    prediction: str
-    masked: str
-    recovered: str
-    steps: int
-    status: str
-    meaning: str
+    cells: tuple[str, ...]
+    summary: str
+    outcome: str
     place: str
     remarks: tuple[str, ...]
     picture: bytes
@@ -45,6 +51,8 @@ class Page(NamedTuple):
     Attributes:
         title: of the page.
         facts: label and value, about the scan, the network and the run.
+        caption: of the table.
+        headings: of its columns after the first, which names the output.
         findings: one for each output.
         warnings: names of the outputs that a text is about, and the text.
         reading: how to read the maps, one paragraph each.
@@ -55,6 +63,8 @@ class Page(NamedTuple):
 
     title: str
     facts: tuple[tuple[str, str], ...]
+    caption: str
+    headings: tuple[Heading, ...]
     findings: tuple[Finding, ...]
     warnings: tuple[tuple[tuple[str, ...], str], ...]
     reading: tuple[str, ...]
@@ -77,7 +87,7 @@ def render(page: Page) -> str:
         [
             f"<header><h1>{escape(page.title)}</h1>\n{_facts(page.facts)}</header>",
             "<main>",
-            _section("predictions", "Predictions", _table(page.findings)),
+            _section("predictions", "Predictions", _table(page)),
             _section("warnings", "Warnings", _warnings(page.warnings)),
             _section("reading", "How to read the maps", _paragraphs(page.reading)),
             _section("maps", "Maps", "\n".join(map(_figure, enumerate(page.findings, start=1)))),
@@ -105,23 +115,23 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
     return f"<dl>\n{rows}\n</dl>\n"
 
 
-def _table(findings: Iterable[Finding]) -> str:
-    rows = "\n".join(
-        f'<tr><th scope="row"><a href="#map-{number}">{escape(f.name)}</a></th><td class="number">'
-        f'{escape(f.prediction)}</td><td class="number">{escape(f.masked)}</td><td class="number">'
-        f'{escape(f.recovered)}</td><td class="number">{f.steps}</td><td>{escape(f.status)}'
-        f"{' ⚠ see warnings' if f.remarks else ''}</td></tr>"
-        for number, f in enumerate(findings, start=1)
-    )
-    heads = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("Output", "Prediction", "From the mask alone", "Recovered", "Steps", "Status")
-    )
-    caption = "What the network predicts, and how much of it the mask recovers"
+def _table(page: Page) -> str:
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("Output", *(h.text for h in page.headings)))
+    rows = "\n".join(_row(number, finding, page.headings) for number, finding in enumerate(page.findings, start=1))
     return (
-        f'<div class="scroll"><table>\n<caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n'
+        f'<div class="scroll"><table>\n<caption>{escape(page.caption)}</caption>\n<thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
+
+
+def _row(number: int, finding: Finding, headings: tuple[Heading, ...]) -> str:
+    texts = [escape(cell) for cell in finding.cells]
+    texts[-1] += " ⚠ see warnings" if finding.remarks else ""
+    cells = "".join(
+        f'<td class="number">{text}</td>' if heading.number else f"<td>{text}</td>"
+        for text, heading in zip(texts, headings, strict=True)
+    )
+    return f'<tr><th scope="row"><a href="#map-{number}">{escape(finding.name)}</a></th>{cells}</tr>'
 
 
 def _warnings(warnings: Iterable[tuple[tuple[str, ...], str]]) -> str:
@@ -133,12 +143,13 @@ def _figure(numbered: tuple[int, Finding]) -> str:
     number, finding = numbered
     data = base64.b64encode(finding.picture).decode("ascii")
     about = f"{finding.name}{f' ({finding.structure})' if finding.structure else ''}"
-    text = f"{about}: {finding.prediction}, recovered {finding.recovered}; {finding.place}"
+    text = f"{about}: {finding.summary}; {finding.place}"
+    outcome = f" {escape(finding.outcome)}" if finding.outcome else ""
     remarks = "".join(f'<p class="warning">⚠ {escape(remark)}</p>' for remark in finding.remarks)
     return (
         f'<figure id="map-{number}"><h3>{escape(about)}</h3>\n'
         f'<img src="data:image/png;base64,{data}" alt="Cuts through the saliency map on the scan. {escape(text)}.">\n'
-        f"<figcaption>{escape(text)}. Status: {escape(finding.status)}, {escape(finding.meaning)}.</figcaption>"
+        f"<figcaption>{escape(text)}.{outcome}</figcaption>"
         f"{remarks}</figure>"
     )
 

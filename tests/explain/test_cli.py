@@ -199,7 +199,7 @@ def test_bad_arguments_are_refused_with_what_there_is(here, model_file, monkeypa
         ("--outputs", ","): "No output is asked for",
         ("--layer", "relu9"): "There is no layer 'relu9'; this network has: conv1, relu1, pool1, conv2, relu2,",
         ("--layer", "dense1"): "has no spatial axes, so no mask can lie on it. Layers that have them: conv1,",
-        ("--method", "magic"): "Unknown method 'magic'. There is: smocam.",
+        ("--method", "magic"): "Unknown method 'magic'. There is: smocam, ",
         ("--solver", "fast"): "solver got 'fast'; input should be 'recommended', 'paper' or 'nonnegative'",
         ("--max-steps", "0"): "max_steps got 0; input should be greater than or equal to 1",
     }

@@ -127,7 +127,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path, first):
 def test_an_interrupted_run_can_be_repeated_and_not_be_mistaken(tmp_path, first, planted, monkeypatch):
     from jaxsal.explanation import writing
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ import subprocess
 import matplotlib
 import pytest
 
-from jaxsal.report import Finding, Page, render
+from jaxsal.report import Finding, Heading, Page, render
 
 FORBIDS = "default-src 'none'"
 PROBE = """<script>addEventListener("load", () => {
@@ -55,11 +55,15 @@ def look(chromium: str, page, width: int, tmp_path) -> dict:
 @pytest.mark.parametrize("width", [1200, 500])
 def test_the_report_opens_offline(chromium, tmp_path, width):
     finding = Finding(
-        "left_hippocampus", "hippocampus", "1 mm³", "2 mm³", "50 %", 3, "max steps", "it ended", "here", ("careful",),
-        picture(),
+        "left_hippocampus", "hippocampus", ("1 mm³", "2 mm³", "50 %", "max steps"), "1 mm³, recovered 50 %",
+        "Status: max steps, it ended.", "here", ("careful",), picture(),
     )  # fmt: skip
     findings = (finding, finding._replace(name="right_hippocampus"))
-    page = Page("sub-01", (("image", "a" * 80),), findings, ((("left",), "text"),), ("read",), "one", ("me",), "jaxsal")
+    headings = tuple(map(Heading, ("Prediction", "From the mask alone", "Recovered", "Status")))
+    page = Page(
+        "sub-01", (("image", "a" * 80),), "caption", headings, findings, ((("left",), "text"),), ("read",), "one",
+        ("me",), "jaxsal",
+    )  # fmt: skip
     path = tmp_path / "report.html"
     text = render(page)
     assert text.count(FORBIDS) == 1  # nothing may be loaded or run; the probe alone is let through
