@@ -385,3 +385,106 @@ SPRINGENBERG_2014 = Citation(
     year=2014,
     arxiv="1412.6806",
 )
+
+BACH_2015 = Citation(
+    key="bach2015pixel",
+    kind="article",
+    authors=_people(
+        "Sebastian|Bach",
+        "Alexander|Binder",
+        "Grégoire|Montavon",
+        "Frederick|Klauschen",
+        "Klaus-Robert|Müller",
+        "Wojciech|Samek",
+    ),
+    title="On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation",
+    year=2015,
+    venue="PLOS ONE",
+    volume="10",
+    doi="10.1371/journal.pone.0130140",
+)
+
+MONTAVON_2017 = Citation(
+    key="montavon2017explaining",
+    kind="article",
+    authors=_people(
+        "Grégoire|Montavon", "Sebastian|Lapuschkin", "Alexander|Binder", "Wojciech|Samek", "Klaus-Robert|Müller"
+    ),
+    title="Explaining nonlinear classification decisions with deep Taylor decomposition",
+    year=2017,
+    venue="Pattern Recognition",
+    volume="65",
+    pages="211-222",
+    doi="10.1016/j.patcog.2016.11.008",
+)
+
+KOHLBRENNER_2020 = Citation(
+    key="kohlbrenner2020towards",
+    kind="misc",
+    authors=_people(
+        "Maximilian|Kohlbrenner",
+        "Alexander|Bauer",
+        "Shinichi|Nakajima",
+        "Alexander|Binder",
+        "Wojciech|Samek",
+        "Sebastian|Lapuschkin",
+    ),
+    title="Towards best practice in explaining neural network decisions with LRP",
+    year=2020,
+    arxiv="1910.09840",
+)
+
+SHRIKUMAR_2017 = Citation(
+    key="shrikumar2017learning",
+    kind="misc",
+    authors=_people("Avanti|Shrikumar", "Peyton|Greenside", "Anshul|Kundaje"),
+    title="Learning important features through propagating activation differences",
+    year=2017,
+    arxiv="1704.02685",
+)
+
+ZEILER_2014 = Citation(
+    key="zeiler2014visualizing",
+    kind="inproceedings",
+    authors=_people("Matthew D.|Zeiler", "Rob|Fergus"),
+    title="Visualizing and understanding convolutional networks",
+    year=2014,
+    venue="European Conference on Computer Vision",
+    short="ECCV",
+    pages="818-833",
+    doi="10.1007/978-3-319-10590-1_53",
+)
+
+ZHANG_2018 = Citation(
+    key="zhang2018top",
+    kind="article",
+    authors=_people(
+        "Jianming|Zhang", "Sarah Adel|Bargal", "Zhe|Lin", "Jonathan|Brandt", "Xiaohui|Shen", "Stan|Sclaroff"
+    ),
+    title="Top-down neural attention by excitation backprop",
+    year=2018,
+    venue="International Journal of Computer Vision",
+    short="IJCV",
+    volume="126",
+    pages="1084-1102",
+    doi="10.1007/s11263-017-1059-x",
+)
+
+KUMAR_2018 = Citation(
+    key="kumar2018understanding",
+    kind="misc",
+    authors=_people("Devinder|Kumar", "Vlado|Menkovski", "Graham W.|Taylor", "Alexander|Wong"),
+    title="Understanding anatomy classification through attentive response maps",
+    year=2017,
+    arxiv="1611.06284",
+)
+
+KUMAR_2017 = Citation(
+    key="kumar2017explaining",
+    kind="misc",
+    authors=_people("Devinder|Kumar", "Alexander|Wong", "Graham W.|Taylor"),
+    title="Explaining the unexplained: a class-enhanced attentive response (CLEAR) approach to understanding deep "
+    "neural networks",
+    year=2017,
+    arxiv="1704.04133",
+)

@@ -127,7 +127,7 @@ def clear(
 
     Reference:
         Kumar, Wong and Taylor 2017, Explaining the unexplained: a class-enhanced attentive response (CLEAR) approach to
-        understanding deep neural networks, https://doi.org/10.1109/CVPRW.2017.215
+        understanding deep neural networks, https://arxiv.org/abs/1704.04133
 
     Example:
         >>> def model(x):

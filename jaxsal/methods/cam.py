@@ -46,6 +46,23 @@ class EigenOptions(Options):
     """Options of Eigen-CAM: none."""
 
 
+class GuidedOptions(CamOptions):
+    """Options of guided Grad-CAM, see :func:`jaxsal.attribution.guided_grad_cam`.
+
+    Attributes:
+        positive: take what Grad-CAM finds above zero alone, as the paper does.
+    """
+
+    positive: bool = True
+
+
+def _guided(task: Task) -> Any:
+    from jaxsal.attribution import guided_grad_cam
+
+    assert task.split is not None
+    return guided_grad_cam(task.split, task.x, outputs=task.outputs, **task.options.model_dump())
+
+
 def _by_gradient(function: str, sigma: bool = False) -> Callable[[Task], Any]:
     def maps(task: Task) -> Any:
         from jaxsal.attribution import cam_gradient
@@ -161,6 +178,25 @@ def cams() -> tuple[Method, ...]:
             _score,
             "1 prediction per channel of the layer, for all outputs together",
             ScoreOptions,
+        ),
+        Method(
+            name="guided-grad-cam",
+            title="Guided Grad-CAM",
+            family="cam",
+            citations=(citations.SELVARAJU_2017,),
+            cites=lambda options: (citations.SPRINGENBERG_2014,),
+            needs=("layer", "relu"),
+            cost="1 gradient of the network and 1 of the layers behind per output",
+            reading=(
+                "Guided backprop, weighed at every voxel by Grad-CAM: fine details where the layer's features count. "
+                "Its details are edges of the image whatever the output is: trust it no further than Grad-CAM.",
+            ),
+            options=GuidedOptions,
+            run=maps_by(_guided),
+            tell=tell_signs,
+            columns=(POSITIVE,),
+            caption="What the network predicts, and the signs of its map",
+            brightest=99.5,
         ),
         _cam(
             "eigen-cam",

@@ -12,6 +12,8 @@ from jaxsal.methods.gradient import gradients
 from jaxsal.methods.path import paths
 from jaxsal.methods.perturbation import extremal_perturbation, meaningful_perturbation
 from jaxsal.methods.record import FAMILIES, NEEDS, Method
+from jaxsal.methods.relevance import backprop, relevance
+from jaxsal.methods.response import responses
 from jaxsal.methods.smocam import smocam
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -21,7 +23,8 @@ _COMMON = ("output", "unit", "prediction", "sigma", "seconds", "peak_x", "peak_y
 
 @functools.cache
 def _known() -> dict[str, Method]:
-    shipped = (smocam(), meaningful_perturbation(), extremal_perturbation(), *gradients(), *paths(), *cams())
+    masks = (smocam(), meaningful_perturbation(), extremal_perturbation())
+    shipped = (*masks, *gradients(), *paths(), *backprop(), *relevance(), *cams(), *responses())
     return {method.name: method for method in shipped}
 
 
