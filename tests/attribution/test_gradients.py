@@ -13,7 +13,7 @@ from jaxsal import attribution
 from jaxsal.attribution import input_x_gradient, saliency, smooth_grad, smooth_grad_squared, var_grad
 from jaxsal.attribution.accumulating import total, variance
 from tests.attribution.goldens import golden
-from tests.attribution.networks import images, linear_network, small_network
+from tests.attribution.networks import images, linear_network, relu_network, small_network
 
 NOISY = (smooth_grad, smooth_grad_squared, var_grad)
 KEY = jax.random.key(7)
@@ -49,7 +49,7 @@ def test_gradients_of_every_output_batch_and_start(x64):
 @pytest.mark.parametrize("method", NOISY)
 def test_statistics_over_noise_are_their_definitions(x64, method):
     x = images((2, 4, 3, 1)) * jnp.array([1.0, 10.0]).reshape(2, 1, 1, 1)
-    model = small_network(x)
+    model = relu_network(x)
     found = method(model, x, outputs=[2, 0], samples=7, noise=0.2, key=KEY)
     std = 0.2 * np.array([np.ptp(image) for image in np.asarray(x)]).reshape(2, 1, 1, 1)
     for lane, k in enumerate((2, 0)):
@@ -104,7 +104,7 @@ def test_new_weights_images_targets_and_noise_are_no_new_program(method):
         return model(x)
 
     def call(seed, targets):
-        model = Partial(counted, small_network(x, seed=seed))
+        model = Partial(counted, relu_network(x, seed=seed))
         more = {} if method is saliency else dict(key=jax.random.key(seed), noise=0.1 + seed, samples=3)
         return method(model, images(x.shape, seed), targets, **more)
 

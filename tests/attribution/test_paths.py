@@ -22,7 +22,7 @@ from jaxsal.attribution import (
     quadrature,
 )
 from tests.attribution.goldens import golden
-from tests.attribution.networks import images, linear_network, small_network
+from tests.attribution.networks import images, linear_network, relu_network, small_network
 
 RULES = (quadrature.gauss_legendre, quadrature.midpoint, quadrature.trapezoid, quadrature.left, quadrature.right)
 KEY = jax.random.key(3)
@@ -45,10 +45,15 @@ def gradient(model, x, k):
 
 def test_the_golden_network(x64, shared):
     reference = golden(shared)
-    found = integrated_gradients(reference.model, reference.x, outputs="all", steps=64)
+
+    def rounded(steps):  # as the recorded maps were made
+        at, weights = quadrature.gauss_legendre(steps)
+        return at, weights.astype(np.float32)
+
+    found = integrated_gradients(reference.model, reference.x, outputs="all", steps=64, rule=rounded)
     checked = completeness(reference.model, reference.x, found, outputs="all")
     for t in (0, 1):
-        chex.assert_trees_all_close(found[t], reference.maps[f"captum_ig_gl64/t{t}"], rtol=1e-8, atol=1e-12)
+        chex.assert_trees_all_close(found[t], reference.maps[f"captum_ig_gl64/t{t}"], rtol=1e-9, atol=1e-13)
         chex.assert_trees_all_close(checked.error[t], reference.maps[f"captum_ig_gl64_delta/t{t}"], atol=1e-10)
 
 
@@ -111,30 +116,30 @@ def _expected(model, x, outputs, **more):
 
 
 CASES = [
-    (_integrated, (4, 3, 4), lambda x: 0.1),
-    (_blurred, (4, 3, 4), lambda x: blurred(x, 2.0)),
-    (_guided, (4, 5), lambda x: 0.0),
-    (_interior, (4, 5), None),
-    (_expected, (4, 5), None),
+    (_integrated, (4, 3, 4), lambda x: 0.1, 0.01),
+    (_blurred, (4, 3, 4), lambda x: blurred(x, 2.0), 0.03),
+    (_guided, (4, 5), lambda x: 0.0, 0.1),
+    (_interior, (4, 5), None, 0.0),
+    (_expected, (4, 5), None, 0.0),
 ]
 
 
-@pytest.mark.parametrize(("method", "space", "start"), CASES)
-def test_batches_outputs_and_compilation_change_nothing(x64, method, space, start):
+@pytest.mark.parametrize(("method", "space", "start", "error"), CASES)
+def test_batches_outputs_and_compilation_change_nothing(x64, method, space, start, error):
     x = images((2, *space, 1))
-    model = small_network(x)
+    model = relu_network(x)
     found = method(model, x, [2, 0])
     assert found.shape == (2, *x.shape)
     one = jax.jit(lambda model, x: method(model, x, [0], batch_size=4))(model, x[1:])
     chex.assert_trees_all_close(one[0, 0], found[1, 1], rtol=1e-8, atol=1e-12)
     if start is not None:
         checked = completeness(model, x, found, outputs=[2, 0], baseline=start(x))
-        assert (jnp.abs(checked.error) < 0.03 * jnp.abs(checked.difference).max()).all(), checked
+        assert jnp.abs(checked.error).max() < error * jnp.abs(checked.difference).max(), checked
 
 
 def test_integrated_gradients_with_a_baseline_for_each_image_are_their_definition(x64):
     x, baseline = images((2, 4, 5, 1)), images((2, 4, 5, 1), 4)
-    model = small_network(x)
+    model = relu_network(x)
     at, weights = np.polynomial.legendre.leggauss(5)
     points = [
         (baseline + (t + 1) / 2 * (x - baseline), w / 2) for t, w in zip(at.tolist(), weights.tolist(), strict=True)
@@ -169,7 +174,7 @@ def textbook_guided(slope, x, baseline, steps, fraction, max_dist):
 
 def test_guided_integrated_gradients_are_their_definition(x64):
     x, baseline = images((2, 4, 5, 1)), images((1, 4, 5, 1), 4)
-    model = small_network(x)
+    model = relu_network(x)
     options = dict(steps=12, fraction=0.2, max_dist=0.15)
     found = guided_integrated_gradients(model, x, [2, 0], baseline=baseline[0], **options)
     for i, k in enumerate((2, 0)):
@@ -206,18 +211,19 @@ def test_guided_paths_with_known_ends(x64):
 
 def test_guided_integrated_gradients_in_single_precision():
     x = images((1, 9, 8, 1), dtype=jnp.float32).at[:, :4].set(0.0)  # much of an image is where it starts
-    found = guided_integrated_gradients(small_network(x), x, 0, steps=50)
+    found = guided_integrated_gradients(relu_network(x), x, 0, steps=50)
     with jax.enable_x64(True):
         wide = x.astype(jnp.float64)
-        model = jax.tree.map(lambda a: a.astype(jnp.float64), small_network(x))
+        model = jax.tree.map(lambda a: a.astype(jnp.float64), relu_network(x))
         expected = guided_integrated_gradients(model, wide, 0, steps=50)
     assert np.corrcoef(np.ravel(found), np.ravel(expected))[0, 1] > 0.99
 
 
 def test_a_blur_is_that_of_a_gaussian(x64):
-    x = jnp.zeros((1, 21, 31, 2)).at[0, 10, 15, 1].set(1.0)
+    x = images((1, 21, 31, 2))
     expected = ndimage.gaussian_filter(np.asarray(x), (0, 1.0, 2.0, 0), truncate=7)
-    chex.assert_trees_all_close(blurred(x, (1.0, 2.0)), expected, atol=1e-10)
+    middle = (0, slice(8, 13), slice(14, 17))  # as far from the edges as the kernel reaches
+    chex.assert_trees_all_close(blurred(x, (1.0, 2.0))[middle], expected[middle], atol=1e-10)
     noise = images((1, 5, 6, 2))
     chex.assert_trees_all_close(blurred(noise, 0.0), noise)
     chex.assert_trees_all_close(blurred(jnp.ones((1, 5, 6, 2)), 3.0), jnp.ones((1, 5, 6, 2)), rtol=1e-12)
@@ -234,7 +240,7 @@ def test_blur_integrated_gradients_of_voxels_that_count_on_their_own(x64):
 
 def test_blur_integrated_gradients_are_their_definition_with_a_width_per_axis(x64):
     x = images((2, 4, 3, 4, 1))
-    model, sigma = small_network(x), jnp.array([3.0, 2.0, 1.0])
+    model, sigma = relu_network(x), jnp.array([3.0, 2.0, 1.0])
     at, weights = quadrature.gauss_legendre(4)
     expected, step = jnp.zeros_like(x), 1e-5
     for t, w in zip(at.tolist(), weights.tolist(), strict=True):
@@ -246,7 +252,7 @@ def test_blur_integrated_gradients_are_their_definition_with_a_width_per_axis(x6
 
 def test_expected_gradients_are_their_definition(x64):
     x, background = images((2, 4, 5, 1)), images((3, 4, 5, 1), 8)
-    model = small_network(x)
+    model = relu_network(x)
     found = expected_gradients(model, x, 1, background=background, samples=6, key=KEY)
     expected = jnp.zeros_like(x)
     for key in jax.random.split(KEY, 6):
@@ -259,7 +265,7 @@ def test_expected_gradients_are_their_definition(x64):
 
 def test_expected_gradients_add_up_to_the_distance_from_the_mean_prediction(x64):
     x, background = images((1, 4, 5, 1)), images((3, 4, 5, 1), 8)
-    model = small_network(x)
+    model = relu_network(x)
     found = expected_gradients(model, x, 1, background=background, samples=4000, key=KEY, batch_size=1000)
     difference = model(x)[0, 1] - model(background)[:, 1].mean()
     assert found.sum() == pytest.approx(float(difference), abs=0.1 * float(jnp.abs(found).sum()))
