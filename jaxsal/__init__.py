@@ -18,11 +18,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsal import attribution as attribution
     from jaxsal import data as data
     from jaxsal import masks as masks
     from jaxsal import methods as methods
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.attribution import blur_integrated_gradients as blur_integrated_gradients
+    from jaxsal.attribution import expected_gradients as expected_gradients
+    from jaxsal.attribution import guided_integrated_gradients as guided_integrated_gradients
+    from jaxsal.attribution import input_x_gradient as input_x_gradient
+    from jaxsal.attribution import integrated_gradients as integrated_gradients
+    from jaxsal.attribution import interior_gradients as interior_gradients
+    from jaxsal.attribution import path_integrated_gradients as path_integrated_gradients
+    from jaxsal.attribution import saliency as saliency
+    from jaxsal.attribution import smooth_grad as smooth_grad
+    from jaxsal.attribution import smooth_grad_squared as smooth_grad_squared
+    from jaxsal.attribution import var_grad as var_grad
     from jaxsal.chaining import Chain as Chain
     from jaxsal.chaining import at_input as at_input
     from jaxsal.chaining import chain as chain
@@ -64,23 +76,34 @@ _WHERE = {
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
     "at_input": "jaxsal.chaining",
+    "blur_integrated_gradients": "jaxsal.attribution",
     "chain": "jaxsal.chaining",
+    "expected_gradients": "jaxsal.attribution",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
+    "guided_integrated_gradients": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",
+    "input_x_gradient": "jaxsal.attribution",
+    "integrated_gradients": "jaxsal.attribution",
+    "interior_gradients": "jaxsal.attribution",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
     "meaningful_perturbation": "jaxsal.masks",
+    "path_integrated_gradients": "jaxsal.attribution",
+    "saliency": "jaxsal.attribution",
     "smocam": "jaxsal.masks",
     "smocam_joint": "jaxsal.masks",
     "smocam_layers": "jaxsal.masks",
+    "smooth_grad": "jaxsal.attribution",
+    "smooth_grad_squared": "jaxsal.attribution",
     "split": "jaxsal.splitting",
+    "var_grad": "jaxsal.attribution",
 }
-_PACKAGES = ("converters", "data", "engine", "masks", "methods", "optim", "zoo")
+_PACKAGES = ("attribution", "converters", "data", "engine", "masks", "methods", "optim", "zoo")
 
 __all__ = [*_WHERE, *_PACKAGES]
 
