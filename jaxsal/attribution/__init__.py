@@ -2,6 +2,21 @@
 
 from jaxsal.attribution import quadrature as quadrature
 from jaxsal.attribution.blurring import blurred as blurred
+from jaxsal.attribution.cam_eigen import eigen_cam as eigen_cam
+from jaxsal.attribution.cam_gradient import grad_cam as grad_cam
+from jaxsal.attribution.cam_gradient import grad_cam_plus_plus as grad_cam_plus_plus
+from jaxsal.attribution.cam_gradient import hires_cam as hires_cam
+from jaxsal.attribution.cam_gradient import layer_cam as layer_cam
+from jaxsal.attribution.cam_gradient import xgrad_cam as xgrad_cam
+from jaxsal.attribution.cam_guiding import guide as guide
+from jaxsal.attribution.cam_score import score_cam as score_cam
+from jaxsal.attribution.cam_weighted import weighted_cam as weighted_cam
+from jaxsal.attribution.cam_weighted import weighted_features as weighted_features
+from jaxsal.attribution.cam_weights import grad_cam_plus_plus_weights as grad_cam_plus_plus_weights
+from jaxsal.attribution.cam_weights import grad_cam_weights as grad_cam_weights
+from jaxsal.attribution.cam_weights import hires_cam_weights as hires_cam_weights
+from jaxsal.attribution.cam_weights import layer_cam_weights as layer_cam_weights
+from jaxsal.attribution.cam_weights import xgrad_cam_weights as xgrad_cam_weights
 from jaxsal.attribution.completing import Completeness as Completeness
 from jaxsal.attribution.completing import completeness as completeness
 from jaxsal.attribution.expected import expected_gradients as expected_gradients

@@ -23,13 +23,13 @@ class Prepared(NamedTuple):
         head: ``x[b, *space, c] -> features[b, *t, c']``.
         tail: ``features -> y[b, k]``.
         choice: which score is explained.
-        unit: of the scores, ``[]`` for a target that is a function, else ``[b]`` or with outputs ``[o, b]``.
+        sigma: unit of every output, ``[k]``, or of the value of a target that is a function, ``[1]``.
     """
 
     head: Model
     tail: Model
     choice: Choice
-    unit: jax.Array
+    sigma: jax.Array
 
 
 def prepare(split: Split, x: jax.Array, target: Target, outputs: Outputs, sigma: Any = 1.0) -> Prepared:
@@ -39,13 +39,18 @@ def prepare(split: Split, x: jax.Array, target: Target, outputs: Outputs, sigma:
     choice = choose(whole, x, target, outputs)
     features, y = _both.eval_shape(head, tail, x)
     _check_features(features, x)
-    sigmas = standard_deviations(sigma, y.shape[1])
-    if choice.target is None or not callable(choice.target):
-        each = jnp.broadcast_to(jnp.asarray(sigmas, y.dtype), y.shape)
-        return Prepared(head, tail, choice, score(each, choice.target, outputs=choice.outputs))
-    if np.size(sigma) != 1:
+    if callable(choice.target) and np.size(sigma) != 1:
         raise ValueError(f"sigma has shape {np.shape(sigma)}: the value of a target function has one, give a number.")
-    return Prepared(head, tail, choice, jnp.asarray(sigmas[0], y.dtype))
+    sigmas = standard_deviations(sigma, 1 if callable(choice.target) else y.shape[1])
+    return Prepared(head, tail, choice, jnp.asarray(sigmas, y.dtype))
+
+
+def units(prepared: Prepared, y: jax.Array) -> jax.Array:
+    """The unit of every score of ``y[b, k]``: ``[b]``, or with outputs ``[o, b]``."""
+    target, outputs = prepared.choice
+    if callable(target):
+        return jnp.broadcast_to(prepared.sigma, (len(y),))
+    return score(jnp.broadcast_to(prepared.sigma, y.shape), target, outputs=outputs)
 
 
 def prepare_head(split: Split, x: jax.Array) -> Model:
@@ -78,10 +83,10 @@ def upsampled(maps: jax.Array, where: Geometry, space: tuple[int, ...]) -> jax.A
 
 
 def _check_features(features: Any, x: jax.Array) -> None:
-    shape = tuple(getattr(features, "shape", ()))
-    if len(shape) != x.ndim or shape[0] != len(x):
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != x.ndim or shape[0] != len(x):
         raise ValueError(
-            f"The head returns {tuple(shape)} for images {tuple(x.shape)}, features [batch, *space, channels] are "
+            f"The head returns {shape} for images {tuple(x.shape)}, features [batch, *space, channels] are "
             "needed: split at a layer before the flatten; print(layers(model, x)) shows which ones can be split."
         )
 

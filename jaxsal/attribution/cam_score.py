@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal.attribution.cam_prepared import Prepared, located, prepare, upsampled
+from jaxsal.attribution.cam_prepared import Prepared, located, prepare, units, upsampled
 from jaxsal.attribution.pulling import Outputs, Target, check_batch_size, mapped, score
 from jaxsal.engine.geometry import Geometry
 from jaxsal.engine.lower import lower
@@ -107,9 +107,9 @@ def _scored(
     least = mapped(lambda image: tail(head(image[None]))[0], nothing, batch_size)
     least = jnp.broadcast_to(least, (images, y.shape[-1]))
 
-    target, outputs = prepared.choice.target, prepared.choice.outputs
+    target, outputs = prepared.choice
     scores = jax.vmap(lambda y: score(y, target, outputs=outputs), 1, -1)(y)
-    increases = (scores - score(least, target, outputs=outputs)[..., None]) / prepared.unit[..., None]
+    increases = (scores - score(least, target, outputs=outputs)[..., None]) / units(prepared, least)[..., None]
     weights = increases if weigh is None else jnp.vectorize(weigh, signature="(c)->(c)")(increases)
     # [..., b, c] and [b, *t, c], weighed per image
     return jnp.einsum("...bc,btc->...bt", weights, features.reshape(images, -1, channels)).reshape(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal.attribution.cam_prepared import Prepared, located, prepare, upsampled
+from jaxsal.attribution.cam_prepared import Prepared, located, prepare, units, upsampled
 from jaxsal.attribution.pulling import Outputs, Target, check_batch_size, mapped, seeds
 from jaxsal.engine.geometry import Geometry
 from jaxsal.engine.lower import lower
@@ -107,7 +107,8 @@ def _weighted(
 ) -> jax.Array:
     features = lower(prepared.head)(x)
     y, back = jax.vjp(lower(prepared.tail), features)
-    starts = seeds(y, prepared.choice.target, outputs=prepared.choice.outputs) / prepared.unit[..., None]
+    target, outputs = prepared.choice
+    starts = seeds(y, target, outputs=outputs) / units(prepared, y)[..., None]
     starts = -starts if counterfactual else starts
 
     def pulled(start: jax.Array) -> jax.Array:
