@@ -65,11 +65,11 @@ def _guided(task: Task) -> Any:
 
 def _by_gradient(function: str, sigma: bool = False) -> Callable[[Task], Any]:
     def maps(task: Task) -> Any:
-        from jaxsal.attribution import cam_gradient
+        from jaxsal import attribution
 
         unit = {"sigma": task.sigma} if sigma else {}
         options = task.options.model_dump()
-        return getattr(cam_gradient, function)(task.split, task.x, outputs=task.outputs, **unit, **options)
+        return getattr(attribution, function)(task.split, task.x, outputs=task.outputs, **unit, **options)
 
     return maps
 
@@ -77,21 +77,21 @@ def _by_gradient(function: str, sigma: bool = False) -> Callable[[Task], Any]:
 def _score(task: Task) -> Any:
     import jax
 
-    from jaxsal.attribution.cam_score import score_cam
+    from jaxsal import attribution
 
     options = task.options.model_dump()
     options["weigh"] = jax.nn.softmax if options["weigh"] == "softmax" else None
     assert task.split is not None
-    return score_cam(task.split, task.x, outputs=task.outputs, sigma=task.sigma, **options)
+    return attribution.score_cam(task.split, task.x, outputs=task.outputs, sigma=task.sigma, **options)
 
 
 def _eigen(task: Task) -> Any:
     import jax.numpy as jnp
 
-    from jaxsal.attribution.cam_eigen import eigen_cam
+    from jaxsal import attribution
 
     assert task.split is not None
-    maps = eigen_cam(task.split, task.x)
+    maps = attribution.eigen_cam(task.split, task.x)
     return jnp.broadcast_to(maps[None], (len(task.outputs), *maps.shape))
 
 

@@ -17,6 +17,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+# deleting a part moves the output by this share further than deleting everything does: the mask itself is seen
+_BEYOND = 0.5
+
+
 def _listed(given: Any) -> Any:
     """``"0,2"`` of a command line as its parts."""
     return [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
@@ -172,6 +176,12 @@ def _remarks(word: str, recovered: float, game: str) -> list[str]:
         return [
             "The prediction hardly differs from that with everything deleted: there is nothing to explain. "
             "Do not interpret the map."
+        ]
+    if word != "not_finite" and game == "deletion" and recovered < -_BEYOND:
+        return [
+            f"Without what the mask deletes the output moves {1 - recovered:.1f} times as far as without everything: "
+            "the network answers to the pattern of the mask, not only to what is missing. Compare other fills and "
+            "the game 'preservation' before interpreting the map."
         ]
     return [NOT_FINITE] if word == "not_finite" else []
 

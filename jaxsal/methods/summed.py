@@ -74,8 +74,9 @@ def predicted(task: Task, x: "jax.Array") -> "jax.Array":
     import jax.numpy as jnp
 
     from jaxsal.masks.targets import predictions
+    from jaxsal.model import as_pytree
 
-    return predictions(task.model, x, len(x))[:, jnp.asarray(task.outputs)].T
+    return predictions(as_pytree(task.model), x, len(x))[:, jnp.asarray(task.outputs)].T
 
 
 def tell(result: Maps) -> Found:

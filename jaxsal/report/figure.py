@@ -11,6 +11,10 @@ from jaxsal.data import Volume
 
 # the map's colours are warm and bright at once, so that they differ from a grey scan for everyone; weak values fade
 _COLOURS = "autumn"
+# of maps that are signed by nature: red and blue, strongest where they are pure; weak values fade to the scan
+_SIGNED = "bwr"
+# of masks that should have no values below zero, and do
+_FLIPPED = "RdBu_r"
 _SIZE = (9.0, 3.9)  # inches
 
 
@@ -82,11 +86,12 @@ def _draw(
     saliency = _cropped(saliency)
     overlay = nibabel.Nifti1Image(np.asarray(saliency.array, np.float32), saliency.affine)
     strength = nibabel.Nifti1Image(np.abs(overlay.get_fdata(dtype=np.float32)), saliency.affine)
-    signed, high = signed or bool((saliency.array < 0).any()), _strongest(saliency.array, brightest)
+    colours = _SIGNED if signed else _FLIPPED if (saliency.array < 0).any() else _COLOURS
+    signed, high = colours != _COLOURS, _strongest(saliency.array, brightest)
     plotting.plot_stat_map(
         overlay,
         bg_img=background,
-        cmap="RdBu_r" if signed else _COLOURS,
+        cmap=colours,
         vmin=-high if signed else 0.0,
         vmax=high,
         symmetric_cbar=signed,

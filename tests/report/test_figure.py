@@ -88,3 +88,23 @@ def test_a_map_outside_the_brain_is_drawn_where_it_is(scan):
     assert coloured(picture).sum() > 50
     rows = np.nonzero(coloured(picture).any(axis=1))[0]
     assert rows.min() > 0.6 * picture.shape[0]  # low in the picture, as it is low in space
+
+
+def test_a_signed_map_has_colours_for_both_signs_also_where_it_has_but_one(scan):
+    one_sign = pixels(cuts_png(scan, spot(scan, 10, 20, 20), (-20.0, 0.0, 0.0), "a", signed=True))
+    red, _, blue = np.moveaxis(one_sign, -1, 0)
+    shown = np.arange(one_sign.shape[1]) < 0.88 * one_sign.shape[1]
+    assert (red - blue > 0.8)[:, shown].sum() > 50
+    assert not (blue - red > 0.3)[:, shown].any()
+    assert (blue - red > 0.8)[:, ~shown].any()  # the colour bar goes as far below zero as above
+
+
+def test_single_large_voxels_do_not_hide_the_rest(scan):
+    saliency = spot(scan, 10, 20, 20).array * 0.01
+    saliency[30, 30, 30] = 100.0
+    hidden, seen = (
+        coloured(pixels(cuts_png(scan, scan.like(saliency), (-20.0, 0.0, 0.0), "a", brightest=percentile))).sum()
+        for percentile in (100.0, 90.0)
+    )
+    assert hidden == 0
+    assert seen > 50
