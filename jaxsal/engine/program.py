@@ -14,6 +14,12 @@ from jaxsal.jaxpr import Traced, bind, computed, inner, is_literal
 # a loop of more iterations than this is not a stack of layers, and would take minutes to compile
 _MOST_ITERATIONS = 200
 
+# plain calls that are kept as one operation, so that what they compute has a name
+_ACTIVATIONS = frozenset((
+    "celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "leaky_relu", "log_sigmoid", "mish",
+    "relu6", "selu", "silu", "soft_sign", "softplus", "sparse_plus", "squareplus", "swish",
+))  # fmt: skip
+
 
 class Given(NamedTuple):
     """A value that is known before the program runs.
@@ -74,8 +80,8 @@ def program(traced: Traced) -> Program:
     """Write out a traced function.
 
     Calls (``jit``, ``jax.checkpoint``, ``custom_jvp``, ``custom_vjp``) are replaced by what they compute, except those
-    with a derivative of their own that work element by element, such as ``jax.nn.relu``; ``scan`` over layers is
-    unrolled.
+    with a derivative of their own that work element by element, such as ``jax.nn.relu``, and the activations of
+    ``jax.nn``; ``scan`` over layers is unrolled.
 
     Raises:
         NotImplementedError: if a ``scan`` has more than 200 iterations.
@@ -83,7 +89,7 @@ def program(traced: Traced) -> Program:
     Example:
         >>> from jaxsal.jaxpr import trace
         >>> [step.name for step in program(trace(lambda x: jax.nn.silu(jax.nn.relu(x)), 1.0)).steps]
-        ['relu', 'logistic', 'mul']
+        ['relu', 'silu']
     """
     writer = _Writer()
     numbers = writer.new(len(traced.jaxpr.invars))
@@ -118,7 +124,8 @@ class _Writer:
         if eqn.primitive.name == "scan":
             return self._unroll(eqn, inputs)
         body = computed(eqn)
-        if body is not None and (inner(eqn) is not None or not is_elementwise(eqn)):
+        plain = inner(eqn) is not None and eqn.params.get("name") not in _ACTIVATIONS
+        if body is not None and (plain or not is_elementwise(eqn)):
             return self.write(body[0], [Given(value, learned=True) for value in body[1]], inputs)
         return self._add(
             eqn.primitive.name if body is None else _called(eqn, body[0]),
