@@ -26,8 +26,8 @@ def blurred(x: jax.Array, sigma: Any) -> jax.Array:
 
     Example:
         >>> x = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
-        >>> print(blurred(x, 1.0).ravel().round(2))
-        [0.08 0.26 0.4  0.26 0.08]
+        >>> [round(value, 2) for value in blurred(x, 1.0).ravel().tolist()]
+        [0.08, 0.26, 0.4, 0.26, 0.08]
     """
     widths = checked_sigma(sigma, x)
     for axis in range(1, x.ndim - 1):

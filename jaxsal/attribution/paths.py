@@ -225,8 +225,9 @@ def path_integrated_gradients(
         ...     ramps = jnp.clip(2 * t - jnp.arange(2.0), 0, 1)
         ...     return x * ramps[None, :, None]
         >>> x = jnp.array([[[2.0], [3.0]]])
-        >>> print(path_integrated_gradients(model, x, path=one_after_the_other).ravel().round(3))
-        [0. 6.]
+        >>> map = path_integrated_gradients(model, x, path=one_after_the_other)
+        >>> [round(value, 3) for value in map.ravel().tolist()]
+        [0.0, 6.0]
     """
     x, choice, nodes = _asked(model, x, target, outputs, steps, rule, batch_size)
     return _integral(_slope_along, batch_size, as_pytree(model), x, choice, as_pytree(path), *nodes)

@@ -31,8 +31,9 @@ def smooth_grad(
     r"""SmoothGrad: the mean gradient over noise, ``1/n \sum_i g(x + e_i)``, ``e_i ~ N(0, (noise (max x - min x))^2)``.
 
     The noise level is the standard deviation as a share of the range of each image, over all its voxels and channels:
-    0.15 of an image with values from -2 to 8 is 1.5. One draw of standard noise serves all images and all outputs, so
-    that a map does not depend on what lies beside it in a batch; for independent noise use other keys.
+    0.15 of an image with values from -2 to 8 is 1.5; a constant image has no range and gets none. One draw of standard
+    noise serves all images and all outputs, so that a map does not depend on what lies beside it in a batch; for
+    independent noise use other keys.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.

@@ -200,5 +200,5 @@ def test_captum_gives_the_same_gradients(x64):
                 model, x, [2, 0], steps=9, baseline=0.3, rule=getattr(attribution.quadrature, ours)
             ),
             expected(peers, baselines=torch.from_numpy(baseline.reshape(2, -1)), n_steps=9, method=theirs),
-            rtol=1e-10,
+            rtol=1e-7,  # captum rounds its weights to float32,
         )
