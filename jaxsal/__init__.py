@@ -18,16 +18,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsal import attribution as attribution
     from jaxsal import data as data
     from jaxsal import masks as masks
     from jaxsal import optim as optim
     from jaxsal import zoo as zoo
+    from jaxsal.attribution import blur_integrated_gradients as blur_integrated_gradients
     from jaxsal.attribution import eigen_cam as eigen_cam
+    from jaxsal.attribution import expected_gradients as expected_gradients
     from jaxsal.attribution import grad_cam as grad_cam
     from jaxsal.attribution import grad_cam_plus_plus as grad_cam_plus_plus
+    from jaxsal.attribution import guided_integrated_gradients as guided_integrated_gradients
     from jaxsal.attribution import hires_cam as hires_cam
+    from jaxsal.attribution import input_x_gradient as input_x_gradient
+    from jaxsal.attribution import integrated_gradients as integrated_gradients
+    from jaxsal.attribution import interior_gradients as interior_gradients
     from jaxsal.attribution import layer_cam as layer_cam
+    from jaxsal.attribution import path_integrated_gradients as path_integrated_gradients
+    from jaxsal.attribution import saliency as saliency
     from jaxsal.attribution import score_cam as score_cam
+    from jaxsal.attribution import smooth_grad as smooth_grad
+    from jaxsal.attribution import smooth_grad_squared as smooth_grad_squared
+    from jaxsal.attribution import var_grad as var_grad
     from jaxsal.attribution import weighted_cam as weighted_cam
     from jaxsal.attribution import xgrad_cam as xgrad_cam
     from jaxsal.chaining import Chain as Chain
@@ -71,8 +83,10 @@ _WHERE = {
     "Split": "jaxsal.splitting",
     "Volume": "jaxsal.data",
     "at_input": "jaxsal.chaining",
+    "blur_integrated_gradients": "jaxsal.attribution",
     "chain": "jaxsal.chaining",
     "eigen_cam": "jaxsal.attribution",
+    "expected_gradients": "jaxsal.attribution",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
@@ -80,22 +94,31 @@ _WHERE = {
     "grad_cam_plus_plus": "jaxsal.attribution",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
+    "guided_integrated_gradients": "jaxsal.attribution",
     "hires_cam": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",
+    "input_x_gradient": "jaxsal.attribution",
+    "integrated_gradients": "jaxsal.attribution",
+    "interior_gradients": "jaxsal.attribution",
     "layer_cam": "jaxsal.attribution",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
     "meaningful_perturbation": "jaxsal.masks",
+    "path_integrated_gradients": "jaxsal.attribution",
+    "saliency": "jaxsal.attribution",
     "score_cam": "jaxsal.attribution",
     "smocam": "jaxsal.masks",
     "smocam_joint": "jaxsal.masks",
     "smocam_layers": "jaxsal.masks",
+    "smooth_grad": "jaxsal.attribution",
+    "smooth_grad_squared": "jaxsal.attribution",
     "split": "jaxsal.splitting",
+    "var_grad": "jaxsal.attribution",
     "weighted_cam": "jaxsal.attribution",
     "xgrad_cam": "jaxsal.attribution",
 }
-_PACKAGES = ("converters", "data", "engine", "masks", "optim", "zoo")
+_PACKAGES = ("attribution", "converters", "data", "engine", "masks", "optim", "zoo")
 
 __all__ = [*_WHERE, *_PACKAGES]
 

@@ -46,18 +46,23 @@ def shape_of_maps(x: jax.Array, choice: Choice) -> tuple[int, ...]:
     return x.shape if choice.outputs is None else (len(choice.outputs), *x.shape)
 
 
+def wide(dtype: Any) -> Any:
+    """The dtype to sum numbers of a dtype in: itself, but at least float32."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def total(make: Make, items: Any, weights: jax.Array, shape: Sequence[int], at_once: int) -> jax.Array:
     r"""``\sum_i w_i make(item_i)``, of which at most ``at_once`` terms are held.
 
     Args:
         make: one item to one array.
         items: pytree, items along the leading axes.
-        weights: ``[n]``.
+        weights: ``[n]``, in the dtype to sum in.
         shape: of what ``make`` returns.
         at_once: terms that are computed together.
 
     Returns:
-        An array of the shape, in the dtype of the terms, at least float32.
+        An array of the shape, in the weights' dtype.
 
     Example:
         >>> float(total(lambda i: i * i, jnp.arange(3.0), jnp.array([1.0, 1.0, 0.5]), (), at_once=2))
@@ -68,8 +73,7 @@ def total(make: Make, items: Any, weights: jax.Array, shape: Sequence[int], at_o
         values, weights = _values(make, *chunk)
         return so_far + (values * _beside(weights, values)).sum(0), None
 
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
-    return _over(add, jnp.zeros(shape, dtype), _in_chunks(items, weights.astype(dtype), at_once))
+    return _over(add, jnp.zeros(shape, weights.dtype), _in_chunks(items, weights, at_once))
 
 
 def variance(make: Make, items: Any, count: int, shape: Sequence[int], at_once: int, dtype: Any) -> jax.Array:
@@ -81,7 +85,7 @@ def variance(make: Make, items: Any, count: int, shape: Sequence[int], at_once: 
         count: how many.
         shape: of what ``make`` returns.
         at_once: terms that are computed together.
-        dtype: of what ``make`` returns.
+        dtype: to sum in.
 
     Example:
         >>> float(variance(lambda i: i + 1e4, jnp.arange(4.0), 4, (), 3, jnp.float32))
@@ -98,7 +102,6 @@ def variance(make: Make, items: Any, count: int, shape: Sequence[int], at_once: 
         squares = squares + (away * _beside(counts, values)).sum(0) + step**2 * (n * more / (n + more))
         return (n + more, mean + step * (more / (n + more)), squares), None
 
-    dtype = jnp.promote_types(dtype, jnp.float32)
     start = (jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
     return _over(merge, start, _in_chunks(items, jnp.ones(count, dtype), at_once))[2] / count
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal.attribution.accumulating import shape_of_maps, shares, total
+from jaxsal.attribution.accumulating import shape_of_maps, shares, total, wide
 from jaxsal.attribution.drawing import checked_key, checked_samples
 from jaxsal.attribution.pulling import Choice, Outputs, Target, check_batch_size, choose, pull
 from jaxsal.engine.lower import lower
@@ -98,6 +98,6 @@ def _expected(
         )
         return maps * jnp.broadcast_to(way, maps.shape)
 
-    weights = jnp.full(samples, 1 / samples, x.dtype)
+    weights = jnp.full(samples, 1 / samples, wide(x.dtype))
     keys = jax.random.split(key, samples)
     return total(product, keys, weights, shape_of_maps(x, choice), points).astype(x.dtype)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxsal.attribution.accumulating import shape_of_maps, shares, total
+from jaxsal.attribution.accumulating import shape_of_maps, shares, total, wide
 from jaxsal.attribution.blurring import blurred, checked_sigma
 from jaxsal.attribution.drawing import checked_samples
 from jaxsal.attribution.pulling import Choice, Outputs, Target, check_batch_size, choose, pull
@@ -263,7 +263,7 @@ def _asked(
     check_batch_size(batch_size)
     at, weights = checked_nodes(rule, checked_samples(steps, "steps"))
     x = jnp.asarray(x)
-    return x, choice, (jnp.asarray(at, x.dtype), jnp.asarray(weights, x.dtype))
+    return x, choice, (jnp.asarray(at, x.dtype), jnp.asarray(weights, wide(x.dtype)))
 
 
 def _on_line(baseline: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal.attribution.accumulating import shape_of_maps, shares, total, variance
+from jaxsal.attribution.accumulating import shape_of_maps, shares, total, variance, wide
 from jaxsal.attribution.drawing import checked_key, checked_samples
 from jaxsal.attribution.pulling import Choice, Outputs, Target, check_batch_size, choose, pull
 from jaxsal.engine.lower import lower
@@ -218,4 +218,4 @@ def _over_noise(
         return pull(lower(model), noisy, choice, batch_size=at_once)
 
     keys = jax.random.split(key, samples)
-    return statistic(gradient, keys, shape_of_maps(x, choice), points, x.dtype).astype(x.dtype)
+    return statistic(gradient, keys, shape_of_maps(x, choice), points, wide(x.dtype)).astype(x.dtype)

@@ -27,6 +27,14 @@ def small_network(x, outputs=3, width=4, seed=0):
     return Partial(_network, [*params, draw(features.shape[1], outputs), draw(outputs)])
 
 
+def relu_network(x, outputs=3, hidden=16, seed=0):
+    """Dense, ReLU, dense: quick to compile."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(x[0].size, hidden)) / x[0].size ** 0.5, rng.normal(size=(hidden, outputs))
+    bias = rng.normal(size=(1, hidden))
+    return Partial(_dense, *(jnp.asarray(a, x.dtype) for a in (first, bias, second)))
+
+
 def linear_network(x, outputs=3, seed=0):
     """Dense, with a bias."""
     weights = np.random.default_rng(seed).normal(size=(x[0].size, outputs))
@@ -35,6 +43,10 @@ def linear_network(x, outputs=3, seed=0):
 
 def _linear(weights, bias, x):
     return x.reshape(len(x), -1) @ weights + bias
+
+
+def _dense(first, bias, second, x):
+    return jax.nn.relu(x.reshape(len(x), -1) @ first + bias) @ second
 
 
 def _network(params, x):

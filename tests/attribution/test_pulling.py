@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from jaxsal.attribution import choose, pull, score, seeds
 from tests.attribution.goldens import golden
-from tests.attribution.networks import images, small_network
+from tests.attribution.networks import images, relu_network
 
 
 @jax.custom_vjp
@@ -25,7 +25,7 @@ _half_back.defvjp(lambda x: (x, None), lambda _, g: (g / 2,))
 @pytest.fixture
 def case(x64):
     x = images((3, 4, 5, 2), seed=1)
-    return small_network(x, outputs=4), x
+    return relu_network(x, outputs=4), x
 
 
 @functools.partial(jax.jit, static_argnames=("fn", "batch_size", "start"))
