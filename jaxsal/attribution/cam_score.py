@@ -111,10 +111,9 @@ def _scored(
     scores = jax.vmap(lambda y: score(y, target, outputs=outputs), 1, -1)(y)
     increases = (scores - score(least, target, outputs=outputs)[..., None]) / units(prepared, least)[..., None]
     weights = increases if weigh is None else jnp.vectorize(weigh, signature="(c)->(c)")(increases)
-    # [..., b, c] and [b, *t, c], weighed per image
-    return jnp.einsum("...bc,btc->...bt", weights, features.reshape(images, -1, channels)).reshape(
-        *weights.shape[:-1], *features.shape[1:-1]
-    )
+    flat = features.reshape(images, -1, channels)
+    found = jnp.einsum("...bc,bvc->...bv", weights, flat, precision=jax.lax.Precision.HIGHEST)
+    return found.reshape(*weights.shape[:-1], *features.shape[1:-1])
 
 
 def _unit(map: jax.Array, where: Geometry, space: tuple[int, ...]) -> jax.Array:

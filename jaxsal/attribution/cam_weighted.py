@@ -87,8 +87,23 @@ def weighted_features(
 ) -> jax.Array:
     """:func:`weighted_cam` on the grid of the features, before it is interpolated.
 
+    Args:
+        split: this and all that follow as for :func:`weighted_cam`.
+        x: images.
+        target: output, or outputs by example, or a function of them.
+        weigh: weights of one example's features.
+        outputs: several outputs instead.
+        batch_size: outputs at once.
+        sigma: unit of the score.
+        counterfactual: negate the gradients.
+        positive: set negative values to zero.
+
     Returns:
-        ``[b, *t]``, or with ``outputs`` ``[o, b, *t]``; a network's features need not lie on the image's axes.
+        ``[b, *t]``, or with ``outputs`` ``[o, b, *t]``.
+
+    Raises:
+        TypeError: if ``x`` or ``target`` is of a wrong kind.
+        ValueError: if an argument cannot be used, or the features have no spatial axes.
 
     Example:
         >>> from jaxsal.attribution.cam_weights import grad_cam_weights
