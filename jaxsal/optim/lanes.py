@@ -37,8 +37,9 @@ def minimise_lanes(
     """Minimise an objective for every job, a fixed number of them at a time.
 
     Between chunks of steps, lanes that have ended are given waiting jobs; that happens on the device, while the host
-    looks at how the chunk before went. A job's result does not depend on its neighbours, on the number of lanes or on
-    the order of the jobs, up to the rounding of differently batched operations. A job that becomes NaN or infinite
+    looks at how the chunk before went. A job's result does not depend on its neighbours or on the order of the jobs,
+    on CPU bit for bit at one number of lanes; another number rounds batched operations differently, which solvers
+    that accept or refuse a step may magnify. A job that becomes NaN or infinite
     ends with ``Status.NOT_FINITE`` and leaves the others alone, see :meth:`Lanes.failures`. Ctrl-C is heard after
     the chunk and raises :class:`jaxsal.optim.Interrupted`, which holds what was finished.
 

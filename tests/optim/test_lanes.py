@@ -109,6 +109,57 @@ def fragile(job, shared):
     return objective
 
 
+KERNELS = jax.random.normal(jax.random.key(1), (4, 3, 3, 2))
+
+
+def bent(job, shared):
+    """A network of a convolution, ReLUs and a sum, under a mask."""
+
+    def distance(mask):
+        hidden = jax.lax.conv_general_dilated(
+            (mask[..., None] * shared)[None],
+            KERNELS.transpose(1, 2, 3, 0),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return jnp.abs(jax.nn.relu(hidden).sum() / 4 - job), ()
+
+    return optim.Composite(distance, optim.MaskPenalty(1.0, 3.0))
+
+
+def uniform(job, shared):
+    return jnp.full(shared.shape[:2], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("solver", "most"),
+    [(optim.armijo_once(), 100), (optim.nonnegative(optim.prox_linear()), 40)],
+    ids=["armijo_once", "prox_linear"],
+)
+def test_neighbours_touch_no_bit_and_the_number_of_lanes_only_the_rounding(solver, most):
+    features = jax.random.uniform(jax.random.key(2), (5, 6, 2))
+
+    def run(jobs, lanes):
+        return optim.minimise_lanes(
+            bent, jobs, uniform, shared=features, lanes=lanes, solver=solver, stop=optim.max_steps(most)
+        )
+
+    jobs = jnp.array([1.0, 2.0, 4.0, 3.0, 7.0])
+    usual, order = run(jobs, 4), np.array([4, 2, 0, 1, 3])
+    shuffled = run(jobs[order], 4)
+    assert bits(kept(shuffled)) == bits(jax.tree.map(lambda a: a[order], kept(usual)))
+    among_others = run(jnp.array([50.0, 2.0, 0.01, 3.0, jnp.nan]), 4)
+    same = np.array([1, 3])
+    assert bits(jax.tree.map(lambda a: a[same], kept(among_others))) == bits(
+        jax.tree.map(lambda a: a[same], kept(usual))
+    )
+    # a program of another number of lanes may round differently
+    alone = run(jobs, 1)
+    np.testing.assert_allclose(alone.value, usual.value, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone.params, usual.params, rtol=1e-5, atol=1e-5)
+
+
 def test_a_job_that_becomes_nan_ends_alone_and_is_named():
     options = dict(solver=SOLVER, stop=STOP, lanes=3, chunk=7)
     whole = {**GOALS, "edge": jnp.full(11, jnp.inf)}
