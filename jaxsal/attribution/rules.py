@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxsal.engine.sites import Layer, Pool, hand_over, mended
@@ -230,19 +231,25 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
         eps: see :func:`epsilon`.
 
     Raises:
-        ValueError: if a lower bound is not below the upper one.
+        ValueError: if a lower bound is not below the upper one; when the rule is used, if there is not one bound for
+            each channel of the layer's input.
 
     Reference:
         Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
     """
     low, high = (tuple(map(float, b)) if isinstance(b, Sequence) else float(b) for b in (low, high))
-    pairs = zip(*((b,) if isinstance(b, float) else b for b in (low, high)), strict=False)
-    if not all(lo < hi for lo, hi in pairs):
+    if not np.all(np.less(low, high)):
         raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones.")
     return Applied(_z_box, (low, high, eps))
 
 
 def _z_box(low: Any, high: Any, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
+    for bound in (low, high):
+        if isinstance(bound, tuple) and len(bound) not in (1, layer.a.shape[-1]):
+            raise ValueError(
+                f"z_box got {len(bound)} bounds for a layer whose input is {layer.a.shape}: give one number, or "
+                f"{layer.a.shape[-1]} along its last axis."
+            )
     up, down = _parts(layer.weights)
     channels = (1,) * (layer.a.ndim - 1) + (-1,)
     low, high = (jnp.broadcast_to(jnp.asarray(b, layer.a.dtype).reshape(channels), layer.a.shape) for b in (low, high))
