@@ -37,20 +37,29 @@ if TYPE_CHECKING:
     from jaxsal.attribution import deconvnet as deconvnet
     from jaxsal.attribution import deep_lift as deep_lift
     from jaxsal.attribution import deep_taylor as deep_taylor
+    from jaxsal.attribution import eigen_cam as eigen_cam
     from jaxsal.attribution import excitation_backprop as excitation_backprop
     from jaxsal.attribution import expected_gradients as expected_gradients
+    from jaxsal.attribution import grad_cam as grad_cam
+    from jaxsal.attribution import grad_cam_plus_plus as grad_cam_plus_plus
     from jaxsal.attribution import guided_backprop as guided_backprop
+    from jaxsal.attribution import guided_grad_cam as guided_grad_cam
     from jaxsal.attribution import guided_integrated_gradients as guided_integrated_gradients
+    from jaxsal.attribution import hires_cam as hires_cam
     from jaxsal.attribution import input_x_gradient as input_x_gradient
     from jaxsal.attribution import integrated_gradients as integrated_gradients
     from jaxsal.attribution import interior_gradients as interior_gradients
+    from jaxsal.attribution import layer_cam as layer_cam
     from jaxsal.attribution import lrp as lrp
     from jaxsal.attribution import path_integrated_gradients as path_integrated_gradients
     from jaxsal.attribution import rules as rules
     from jaxsal.attribution import saliency as saliency
+    from jaxsal.attribution import score_cam as score_cam
     from jaxsal.attribution import smooth_grad as smooth_grad
     from jaxsal.attribution import smooth_grad_squared as smooth_grad_squared
     from jaxsal.attribution import var_grad as var_grad
+    from jaxsal.attribution import weighted_cam as weighted_cam
+    from jaxsal.attribution import xgrad_cam as xgrad_cam
     from jaxsal.chaining import Chain as Chain
     from jaxsal.chaining import at_input as at_input
     from jaxsal.chaining import chain as chain
@@ -101,26 +110,32 @@ _WHERE = {
     "blur_integrated_gradients": "jaxsal.attribution",
     "blurred": "jaxsal.attribution",
     "chain": "jaxsal.chaining",
-    "conservation": "jaxsal.attribution",
     "clear": "jaxsal.attribution",
     "completeness": "jaxsal.attribution",
+    "conservation": "jaxsal.attribution",
     "contrastive_excitation_backprop": "jaxsal.attribution",
     "deconvnet": "jaxsal.attribution",
     "deep_lift": "jaxsal.attribution",
     "deep_taylor": "jaxsal.attribution",
+    "eigen_cam": "jaxsal.attribution",
     "excitation_backprop": "jaxsal.attribution",
     "expected_gradients": "jaxsal.attribution",
     "explain": "jaxsal.explanation",
     "extremal_perturbation": "jaxsal.masks",
     "geometry": "jaxsal.engine.geometry",
+    "grad_cam": "jaxsal.attribution",
+    "grad_cam_plus_plus": "jaxsal.attribution",
     "grid_search": "jaxsal.grids",
     "group_mask": "jaxsal.masks",
     "guided_backprop": "jaxsal.attribution",
+    "guided_grad_cam": "jaxsal.attribution",
     "guided_integrated_gradients": "jaxsal.attribution",
+    "hires_cam": "jaxsal.attribution",
     "in_precision": "jaxsal.engine.narrow",
     "input_x_gradient": "jaxsal.attribution",
     "integrated_gradients": "jaxsal.attribution",
     "interior_gradients": "jaxsal.attribution",
+    "layer_cam": "jaxsal.attribution",
     "layers": "jaxsal.splitting",
     "load_model": "jaxsal.models",
     "lower": "jaxsal.engine.lower",
@@ -129,6 +144,7 @@ _WHERE = {
     "path_integrated_gradients": "jaxsal.attribution",
     "rewire": "jaxsal.engine.rewire",
     "saliency": "jaxsal.attribution",
+    "score_cam": "jaxsal.attribution",
     "sites": "jaxsal.engine.rewire",
     "smocam": "jaxsal.masks",
     "smocam_joint": "jaxsal.masks",
@@ -137,6 +153,8 @@ _WHERE = {
     "smooth_grad_squared": "jaxsal.attribution",
     "split": "jaxsal.splitting",
     "var_grad": "jaxsal.attribution",
+    "weighted_cam": "jaxsal.attribution",
+    "xgrad_cam": "jaxsal.attribution",
 }
 _PACKAGES = {
     "attribution": "jaxsal.attribution",

@@ -88,6 +88,20 @@ def chain(model: Model, x: Any, at: Sequence[str | int]) -> Chain:
     return Chain((*stages, rest))
 
 
+def joined(split: Split) -> Model:
+    """The network that a split was cut from, or one that does the same: a pytree of both parts' weights.
+
+    Example:
+        >>> joined(Split(lambda x: 2 * x, lambda f: f + 1))(3)
+        7
+    """
+    return Partial(_through, as_pytree(split.head), as_pytree(split.tail))
+
+
+def _through(head: Model, tail: Model, x: jax.Array) -> jax.Array:
+    return tail(head(x))
+
+
 def _apply(stage: Model, x: jax.Array) -> jax.Array:
     return stage(x)
 

@@ -81,7 +81,7 @@ def pull(
 
     Returns:
         ``[b, *space, c]``, or with ``outputs`` one for each, ``[o, b, *space, c]``. A traced target cannot be checked:
-        where there is no such output the result is NaN.
+        where there is no such output the map holds NaN.
 
     Raises:
         TypeError: if the target is of a wrong kind.
@@ -282,6 +282,6 @@ def _scored(y: jax.Array, choice: Choice) -> tuple[jax.Array, jax.Array]:
 def _one_hot(index: jax.Array, y: jax.Array) -> jax.Array:
     count = y.shape[1]
     hot = jax.nn.one_hot(index, count, dtype=y.dtype)
-    # a number that was not there to be checked must not give a map of zeros that looks like an answer
+    # a number that was not there to be checked must not give a map that looks like an answer
     exists = (index >= 0) & (index < count)
     return jnp.where(exists[:, None], hot, jnp.full_like(hot, jnp.nan))

@@ -15,6 +15,7 @@ from jaxsal.chaining import Chain
 from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
 from jaxsal.engine.masked import masked
+from jaxsal.engine.upsampling import upsample
 from jaxsal.masks import terms
 from jaxsal.masks.result import Terms, described, judge, status_words, voxels, warn_of_flips
 from jaxsal.masks.smocam import (
@@ -29,7 +30,7 @@ from jaxsal.masks.smocam import (
     saliency_of,
     uniform_mask,
 )
-from jaxsal.masks.upsample import keep_top, upsample
+from jaxsal.masks.upsample import keep_top
 from jaxsal.model import Model, as_pytree, check_model
 from jaxsal.splitting import Split
 

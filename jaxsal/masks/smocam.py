@@ -14,14 +14,15 @@ from jaxsal import optim
 from jaxsal.engine.geometry import Geometry, geometry
 from jaxsal.engine.lower import lower
 from jaxsal.engine.masked import masked
+from jaxsal.engine.upsampling import one_by_one, upsample
 from jaxsal.masks import terms
 from jaxsal.masks.optimising import optimise as optimise_masks
 from jaxsal.masks.result import MaskResult, SmocamConfig, Terms, judge, warn_of_flips
-from jaxsal.masks.upsample import keep_top, upsample
+from jaxsal.masks.upsample import keep_top
 from jaxsal.model import Model, as_pytree, check_input, check_model
 from jaxsal.progress import Meter
 from jaxsal.splitting import Split
-from jaxsal.target import output_indices
+from jaxsal.target import output_indices, standard_deviations
 
 
 class Job(NamedTuple):
@@ -179,7 +180,7 @@ def prepare(
     if prediction.ndim != 2:
         raise ValueError(f"The network returns {prediction.shape}, [batch, outputs] is needed: reduce its other axes.")
     indices = output_indices(outputs, prediction.shape[1])
-    sigmas = _sigmas(sigma, prediction.shape[1])[list(indices)]
+    sigmas = standard_deviations(sigma, prediction.shape[1])[list(indices)]
     chosen = jnp.asarray(indices)
     return Prepared(
         tail, features, prediction[:, chosen], null[chosen], indices, tuple(map(float, sigmas)), where, x.shape[1:-1]
@@ -339,18 +340,4 @@ def _forward(head: Model, tail: Model, x: jax.Array):
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def saliency_of(masks: jax.Array, geometry: Geometry, shape: tuple[int, ...], percentile: jax.Array) -> jax.Array:
     """Masks ``[k, b, *t]`` on the image's grid, with values at or below a percentile set to zero."""
-    flat = masks.reshape(-1, *masks.shape[2:])
-    # one map at a time: at full size a single one is tens of megabytes
-    maps = jax.lax.map(lambda mask: keep_top(upsample(mask, geometry, shape), percentile, len(shape)), flat)
-    return maps.reshape(*masks.shape[:2], *shape)
-
-
-def _sigmas(sigma: Any, count: int) -> np.ndarray:
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.shape not in ((), (1,), (count,)):
-        raise ValueError(
-            f"sigma has shape {values.shape}: give one number, or one per output of the network ({count})."
-        )
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError("sigma must be positive and finite: it is the standard deviation of each output.")
-    return np.broadcast_to(values, (count,))
+    return one_by_one(lambda mask: keep_top(upsample(mask, geometry, shape), percentile, len(shape)), masks, len(shape))
