@@ -136,6 +136,30 @@ def z_plus(bias: bool = True, eps: float = 1e-6) -> LayerRule:
     return alpha_beta(1.0, 0.0, bias, eps)
 
 
+def same_sign(eps: float = 1e-6) -> LayerRule:
+    r"""Deep Taylor's rule: an output above 0 is shared among what excites, one below 0 among what inhibits.
+
+    ``r_i = sum_j (a_i w_ij)^+ / z_j^+ r_j`` where ``z_j > 0``, and with ``^-`` in place of ``^+`` where ``z_j < 0``;
+    no bias. In front of ReLUs it is LRP-z+: an output below 0 has no relevance there. It differs where values below 0
+    do have relevance: outputs of regressions, and branches of residual sums. There z+ would give nothing, if nothing
+    excites.
+
+    Args:
+        eps: see :func:`epsilon`.
+
+    Reference:
+        Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
+    """
+    return Applied(_same_sign, (eps,))
+
+
+def _same_sign(eps: float, layer: Layer, r: jax.Array) -> jax.Array:
+    up, down = _parts(layer.weights)
+    none, zero = jnp.zeros_like(layer.bias), jnp.zeros_like(r)
+    out = _share(layer, (up, down), none, eps, jnp.where(layer.z > 0, r, zero))
+    return out + _share(layer, (down, up), none, eps, jnp.where(layer.z < 0, r, zero))
+
+
 def contrasted(rule: LayerRule) -> LayerRule:
     """A rule's shares less those that it would give were all weights negated.
 
