@@ -3,7 +3,8 @@
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.core
@@ -11,45 +12,40 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsal.engine.folding import DIAGONAL, channel_axes, fold, scale_and_shift, transposed, unbroadcast
 from jaxsal.engine.lower import lower
+from jaxsal.engine.maxima import MAXIMA, pool_of
 from jaxsal.engine.program import Given, Program, Ref, Step, line
-from jaxsal.engine.sites import Composite, Pool, Rule, Site, gradient, linear, shared
-from jaxsal.engine.values import Affine, Linear, Pointwise, Unit, Value
+from jaxsal.engine.sites import Composite, Rule, Site, gradient, linear, shared
+from jaxsal.engine.values import (
+    Affine,
+    Known,
+    Linear,
+    Pointwise,
+    Unit,
+    Value,
+    dtype_of,
+    origins_of,
+    shape_of,
+    statistics_of,
+)
 
 # what puts values at other places, leaves them out or repeats them
 _MOVES = frozenset((
     "broadcast_in_dim", "concatenate", "convert_element_type", "dynamic_slice", "dynamic_update_slice", "expand_dims",
-    "gather", "index", "pad", "reduce_precision", "reshape", "rev", "select_n", "slice", "split", "squeeze", "stack",
-    "transpose",
+    "gather", "index", "pad", "reduce_precision", "reshape", "rev", "scatter", "select_n", "slice", "split", "squeeze",
+    "stack", "tile", "transpose", "unstack",
 ))  # fmt: skip
-_SAME = frozenset(("copy", "copy_p", "name", "optimization_barrier"))
+_SAME = frozenset(("copy", "copy_p", "mesh_cast", "name", "optimization_barrier", "reshard", "sharding_constraint"))
 _WEIGHTED = {"conv_general_dilated": "convolution", "dot_general": "dense"}
 _SUMS = frozenset(("reduce_sum", "reduce_window_sum", "cumsum"))
 _AFFINE = frozenset(("add", "add_any", "sub", "mul", "div", "neg"))
-_MAXIMA = frozenset(("reduce_window_max", "reduce_window_min", "reduce_max", "reduce_min"))
-_NONNEGATIVE = frozenset(("relu", "relu6", "exp", "exp2", "logistic", "abs", "sqrt", "square", "softplus"))
-
-
-class _Known(NamedTuple):
-    """A value that does not depend on the image, or is taken for one that does not.
-
-    Attributes:
-        value: of it.
-        name: of the layer whose weight it is or was made of.
-        learned: whether a weight of the network went into it.
-        counted: whether positions did, as into the weights of an interpolation.
-        follows: whether it was computed from the image all the same.
-        compact: the same with the axes along which it repeats of size 1, where that is known.
-        gate: whether it is a gate, held constant.
-    """
-
-    value: Any
-    name: str = ""
-    learned: bool = False
-    counted: bool = False
-    follows: bool = False
-    compact: Any = None
-    gate: bool = False
+# what leaves a single number, written into the program, what it is
+_SAME_NUMBER = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", *_SAME))
+_GATES = ("logistic", "hard_sigmoid")
+_NONNEGATIVE = frozenset(
+    ("relu", "relu6", "exp", "exp2", "logistic", "abs", "sqrt", "square", "softplus", "hard_sigmoid")
+)
 
 
 def interpret(
@@ -74,12 +70,12 @@ def interpret(
     run = _Run(composite, offsets, code.readers)
     *numbers, image = code.inputs
     for number, (name, value) in zip(numbers, weights, strict=True):
-        run.env[number] = _Known(value, name, learned=True)
+        run.env[number] = Known(value, name, learned=True)
     run.env[image] = run.unit(x)
     for step in code.steps:
         run.step(step)
     result = run.read(code.outputs[0])
-    if isinstance(result, _Known):
+    if isinstance(result, Known):
         raise ValueError("The output of the model does not depend on its input: there is nothing to explain.")
     unit = run.force(result)
     reached = run.reached(unit)
@@ -91,28 +87,30 @@ class _Run:
 
     def __init__(self, composite: Composite, offsets: Mapping[int, jax.Array], readers: Mapping[int, int]):
         self.composite, self.offsets, self.readers = composite, offsets, readers
-        self.env: dict[int, _Known | Value] = {}
+        self.env: dict[int, Known | Value] = {}
         self.sites: list[tuple[Site, Rule]] = []
         self.values: dict[int, jax.Array] = {}
         self.units = 0
 
-    def read(self, ref: Ref) -> "_Known | Value":
-        return _Known(ref.value, learned=ref.learned) if isinstance(ref, Given) else self.env[ref]
+    def read(self, ref: Ref) -> Known | Value:
+        if not isinstance(ref, Given):
+            return self.env[ref]
+        return Known(ref.value, learned=ref.learned, number=None if ref.learned else _number(ref.value))
 
     def step(self, step: Step) -> None:
         operands = [self.read(ref) for ref in step.inputs]
         for number, result in zip(step.outputs, self._results(step, operands), strict=True):
             # what is read twice is computed once, whatever follows
-            several = not isinstance(result, _Known) and self.readers.get(number, 0) > 1
+            several = not isinstance(result, Known) and self.readers.get(number, 0) > 1
             self.env[number] = self.force(result) if several else result  # type: ignore[arg-type]
 
-    def _results(self, step: Step, operands: list[Any]) -> Sequence["_Known | Value"]:
-        values = [operand for operand in operands if not isinstance(operand, _Known)]
+    def _results(self, step: Step, operands: list[Any]) -> Sequence[Known | Value]:
+        values = [operand for operand in operands if not isinstance(operand, Known)]
         if not values:
             return self._known(step, operands, False)
-        if step.name == "stop_gradient" or not any(_is_float(aval) for aval in step.avals):
+        if step.name == "stop_gradient" or not any(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in step.avals):
             return self._known(step, operands, True)
-        if step.name in _SAME:
+        if step.name in _SAME or (step.name == "convert_element_type" and step.avals[0].dtype == dtype_of(operands[0])):
             return operands
         if step.elementwise and step.name != "convert_element_type" and len(step.outputs) == 1:
             return [self._elementwise(step, operands)]
@@ -121,7 +119,7 @@ class _Run:
                 return [self._weighted(step, operands)]
             if step.name in _SUMS:
                 return [self._sum_over_axes(step, operands[0])]
-            if step.name in _MAXIMA:
+            if step.name in MAXIMA:
                 return [self._maximum(step, operands[0])]
         elif step.name in _WEIGHTED:
             return [self._product(step, operands)]
@@ -129,32 +127,39 @@ class _Run:
             return self._moved(step, operands)
         raise self._unknown(step, operands)
 
-    def _known(self, step: Step, operands: list[Any], follows: bool) -> list[_Known]:
+    def _known(self, step: Step, operands: list[Any], follows: bool) -> list[Known]:
         results = step.call(*map(self._constant, operands))
-        known = [operand for operand in operands if isinstance(operand, _Known)]
+        known = [operand for operand in operands if isinstance(operand, Known)]
         name = next((operand.name for operand in known if operand.name), "")
         learned = any(operand.learned for operand in known)
         follows = follows or any(operand.follows for operand in known)
         # the same along an axis: that makes a scale one per channel
-        compact = _unbroadcast(step, known[0].value) if step.name == "broadcast_in_dim" and known else None
+        compact = unbroadcast(step, known[0].value) if step.name == "broadcast_in_dim" and known else None
         counted = step.name == "iota" or any(operand.counted for operand in known)
-        return [_Known(result, name, learned, counted, follows, compact) for result in results]
+        same = operands[0] if len(operands) == 1 and step.name in _SAME_NUMBER and known else Known(None)
+        above = _compared(step, operands) or same.above
+        return [
+            Known(result, name, learned, counted, follows, compact, number=same.number, above=above)
+            for result in results
+        ]
 
-    def _constant(self, operand: "_Known | Value") -> Any:
-        return operand.value if isinstance(operand, _Known) else lax.stop_gradient(self._plain(operand)[1])
+    def _constant(self, operand: Known | Value) -> Any:
+        return operand.value if isinstance(operand, Known) else lax.stop_gradient(self._plain(operand)[1])
 
     # element by element
 
     def _elementwise(self, step: Step, operands: list[Any]) -> Value:
         shape = step.avals[0].shape
         operands = [self._hold_statistic(step, operands, i) for i in range(len(operands))]
-        values = [operand for operand in operands if not isinstance(operand, _Known)]
+        values = [operand for operand in operands if not isinstance(operand, Known)]
+        if _rectifies(step, operands):
+            return self._pointwise(step, operands, values, "relu")
         if len(values) == 1 and step.name in _AFFINE and not (step.name == "div" and values[0] is operands[1]):
             return self._affine(step, operands, values[0])
         if step.name == "select_n" and not operands[0].follows:
             return self._moved(step, operands)[0]
-        if len({id(self._plain(value)[0]) for value in values}) == 1 and all(_shape(v) == shape for v in values):
-            return self._pointwise(step, operands, values)
+        if len({id(self._plain(value)[0]) for value in values}) == 1 and all(shape_of(v) == shape for v in values):
+            return self._pointwise(step, operands, values, _operation(step, operands))
         operands = [self._broadcast(operand, step) for operand in operands]
         if step.name in ("add", "add_any", "sub"):
             return self._total(step, operands)
@@ -167,30 +172,33 @@ class _Run:
         raise self._unknown(step, operands)
 
     def _affine(self, step: Step, operands: list[Any], value: Value) -> Affine:
-        if _shape(value) != step.avals[0].shape:
+        if shape_of(value) != step.avals[0].shape:
             value = self._broadcast(value, step)
-        known = next((operand for operand in operands if isinstance(operand, _Known)), _Known(None))
+        known = next((operand for operand in operands if isinstance(operand, Known)), Known(None))
         number = known.value if known.compact is None else known.compact
-        scale, shift = _scale_and_shift(step.name, number, operands[0] is value or len(operands) == 1, value)
-        if isinstance(value, Affine) and value.unit is None:
+        scale, shift = scale_and_shift(step.name, number, operands[0] is value, dtype_of(value))
+        if isinstance(value, Affine) and value.unit is None and (value.diagonal or not known.follows):
             weights = value.weights if scale is None else value.linear.fold(value.weights, scale)
             if weights is not None:
                 bias = value.bias if scale is None or value.bias is None else value.bias * scale
                 bias = shift if bias is None else bias if shift is None else bias + shift
                 name = value.name or known.name
                 return Affine(value.source, value.linear, weights, bias, value.shape, name, value.step, value.gate)
+        if isinstance(value, Affine):
             value = self.force(value)
         weights = jnp.ones((), step.avals[0].dtype) if scale is None else jnp.asarray(scale)
         gate = getattr(value, "gate", False) or (step.name == "div" and getattr(value, "exponential", False))
-        return Affine(value, _DIAGONAL, weights, shift, step.avals[0].shape, known.name, step, gate)
+        return Affine(value, DIAGONAL, weights, shift, step.avals[0].shape, known.name, step, gate)
 
-    def _pointwise(self, step: Step, operands: list[Any], values: list[Value]) -> Pointwise:
+    def _pointwise(self, step: Step, operands: list[Any], values: list[Value], name: str) -> Pointwise:
         chain = len(values) == 1
-        if chain and isinstance(values[0], Affine) and not values[0].diagonal:
+        # a ReLU is an activation of its own, whatever comes before it and after
+        apart = isinstance(values[0], Pointwise) and "relu" in (name, values[0].steps[-1])
+        if chain and (apart or (isinstance(values[0], Affine) and not values[0].diagonal)):
             values = [self.force(values[0])]
-            operands = [operand if isinstance(operand, _Known) else values[0] for operand in operands]
+            operands = [operand if isinstance(operand, Known) else values[0] for operand in operands]
         root = self._plain(values[0])[0]
-        arrays = [operand.value if isinstance(operand, _Known) else self._plain(operand)[1] for operand in operands]
+        arrays = [operand.value if isinstance(operand, Known) else self._plain(operand)[1] for operand in operands]
         value = step.call(*arrays)[0]
         before, replay = None, None
         if chain:
@@ -199,28 +207,27 @@ class _Run:
                 before, replay = values[0], apply
             elif isinstance(values[0], Pointwise) and values[0].before is not None:
                 before, replay = values[0].before, _after(values[0].replay, apply)
-        name = _operation(step, operands)
         steps = (*(n for v in values for n in getattr(v, "steps", ())), name)
         return Pointwise(root, value, before, replay, step, steps, name in _NONNEGATIVE)
 
     def _hold_statistic(self, step: Step, operands: list[Any], i: int) -> Any:
         """The operand, or where it is a statistic of the other one and to be held, its value."""
         operand = operands[i]
-        if isinstance(operand, _Known) or len(operands) != 2 or step.name not in ("sub", "mul", "div"):
+        if isinstance(operand, Known) or len(operands) != 2 or step.name not in ("sub", "mul", "div"):
             return operand
         other = operands[1 - i]
-        if isinstance(other, _Known) or not (_statistics(operand) & _origins(other)):
+        if isinstance(other, Known) or not (statistics_of(operand) & origins_of(other)):
             return operand
         if (step.name, i) in (("sub", 0), ("div", 0)):
             return operand
-        rule = self._rule("statistic", step, "", _shape(operand), False)[1]
-        return operand if rule is gradient else _Known(self._constant(operand))
+        rule = self._rule("statistic", step, "", shape_of(operand), False)[1]
+        return operand if rule is gradient else Known(self._constant(operand), follows=True)
 
     def _total(self, step: Step, operands: list[Any]) -> Unit:
         if step.name == "sub":
             shape = step.avals[0].shape
             minus = jnp.asarray(-1, step.avals[0].dtype)
-            operands = [operands[0], Affine(operands[1], _DIAGONAL, minus, None, shape, "", step)]
+            operands = [operands[0], Affine(operands[1], DIAGONAL, minus, None, shape, "", step)]
         parts = [self.force(operand) for operand in operands]
         index, rule = self._rule("sum", step, "", step.avals[0].shape, _first(*parts))
         arrays = [part.value for part in parts]
@@ -234,15 +241,18 @@ class _Run:
         return self.unit(jnp.where(ahead, a.value, b.value), a, b)
 
     def _product(self, step: Step, operands: list[Any]) -> Value:
-        name = next((operand.name for operand in operands if isinstance(operand, _Known)), "")
-        factors = [operand for operand in operands if not isinstance(operand, _Known)]
+        name = next((operand.name for operand in operands if isinstance(operand, Known)), "")
+        factors = [operand for operand in operands if not isinstance(operand, Known)]
+        units = [self.force(factor) for factor in factors]
         index, rule = self._rule("product", step, name, step.avals[0].shape, False)
-        gates = [getattr(factor, "gate", False) or _is_gate(factor) for factor in factors]
+        gates = [unit.gate for unit in units]
         if rule is not gradient and sum(gates) == 1:
             (gate,) = (factor for factor, is_gate in zip(factors, gates, strict=True) if is_gate)
-            held = [_Known(self._constant(operand), gate=True) if operand is gate else operand for operand in operands]
+            held = [
+                Known(self._constant(operand), follows=True, gate=True) if operand is gate else operand
+                for operand in operands
+            ]
             return (self._weighted if step.name in _WEIGHTED else self._elementwise)(step, held)
-        units = [self.force(factor) for factor in factors]
         forward = lambda *arrays: step.call(*arrays)[0]  # noqa: E731
         arrays = [unit.value for unit in units]
         value = forward(*arrays) if rule is gradient else rule(forward, *arrays)
@@ -251,35 +261,42 @@ class _Run:
     # linear operations
 
     def _weighted(self, step: Step, operands: list[Any]) -> Affine:
-        place = next(i for i, operand in enumerate(operands) if not isinstance(operand, _Known))
+        place = next(i for i, operand in enumerate(operands) if not isinstance(operand, Known))
         known = operands[1 - place]
         call = (lambda a, w: step.call(a, w)[0]) if place == 0 else (lambda a, w: step.call(w, a)[0])
+        if step.name == "conv_general_dilated":
+            call = lower(call)
         # an interpolation is no layer: its weights are made of positions, not learned
         kind = "average" if (known.counted and not known.learned) or known.gate else _WEIGHTED[step.name]
-        fold = functools.partial(_fold, *_channel(step, place, np.ndim(known.value)), len(step.avals[0].shape))
-        operation = Linear(kind, step.name, lower(call), fold)
+        axes = channel_axes(step, place, np.ndim(known.value))
+        operation = Linear(kind, step.name, call, functools.partial(fold, *axes, len(step.avals[0].shape)))
         source = self.force(operands[place])
         return Affine(source, operation, jnp.asarray(known.value), None, step.avals[0].shape, known.name, step)
 
     def _sum_over_axes(self, step: Step, value: Value) -> Affine:
-        call = lower(lambda a: step.call(a)[0])
+        call = lambda a: step.call(a)[0]  # noqa: E731
+        if step.name == "reduce_window_sum":
+            call = lower(call)
         operation = Linear("average", step.name, lambda a, w: call(a) * w, operator.mul, step.name == "reduce_sum")
         one = jnp.ones((), step.avals[0].dtype)
         return Affine(self.force(value), operation, one, None, step.avals[0].shape, "", step)
 
     def _maximum(self, step: Step, value: Value) -> Unit:
         source = self.force(value)
-        pool = _pool(step, source.value.shape)
+        pool = pool_of(step, source.value.shape)
         index, rule = self._rule("pool", step, "", step.avals[0].shape, _first(source))
         out = pool.forward(source.value) if rule is gradient else rule(pool, source.value)
         statistics = source.origins | source.statistics if step.name in ("reduce_max", "reduce_min") else None
         return self.unit(out, source, site=index, nonnegative=source.nonnegative, statistics=statistics)
 
-    def _moved(self, step: Step, operands: list[Any]) -> list[Unit]:
-        units = [self.force(operand) for operand in operands if not isinstance(operand, _Known)]
-        results = step.call(*(o.value if isinstance(o, _Known) else self.force(o).value for o in operands))
+    def _moved(self, step: Step, operands: list[Any]) -> list[Any]:
+        value = operands[0]
+        if step.name == "transpose" and isinstance(value, Affine) and value.unit is None and not value.diagonal:
+            return [_transposed(step, value)]
+        units = [self.force(operand) for operand in operands if not isinstance(operand, Known)]
+        results = step.call(*(o.value if isinstance(o, Known) else self.force(o).value for o in operands))
         alone = len(units) == len(operands) or step.name in ("gather", "dynamic_slice")
-        zeros = step.name == "pad" and _is_zero(operands[1])
+        zeros = step.name == "pad" and operands[1].number == 0
         return [
             self.unit(
                 result,
@@ -318,7 +335,7 @@ class _Run:
             weighted=kind in ("convolution", "dense"),
             gate=value.gate,
             origins=source.origins if moved and not value.linear.reduces else frozenset(),
-            statistics=_statistics(value),
+            statistics=statistics_of(value),
         )
 
     def _force_pointwise(self, value: Pointwise) -> Unit:
@@ -334,7 +351,7 @@ class _Run:
             root,
             site=index,
             nonnegative=value.nonnegative,
-            gate=value.steps[-1] == "logistic",
+            gate=value.steps[-1] in _GATES,
             exponential=value.steps[-1] == "exp",
         )
 
@@ -407,13 +424,13 @@ class _Run:
 
     def _broadcast(self, operand: Any, step: Step) -> Any:
         shape = step.avals[0].shape
-        if isinstance(operand, _Known) or _shape(operand) == shape or step.name == "select_n":
+        if isinstance(operand, Known) or shape_of(operand) == shape or step.name == "select_n":
             return operand
         unit = self.force(operand)
         return self.unit(jnp.broadcast_to(unit.value, shape), unit, nonnegative=unit.nonnegative, gate=unit.gate)
 
     def _unknown(self, step: Step, operands: list[Any]) -> Exception:
-        shapes = ", ".join(str(tuple(np.shape(o.value) if isinstance(o, _Known) else _shape(o))) for o in operands)
+        shapes = ", ".join(str(tuple(np.shape(o.value) if isinstance(o, Known) else shape_of(o))) for o in operands)
         where = line(step.source)
         return NotImplementedError(
             f"There is no rule for the operation {step.name!r} on values of the image, of shapes {shapes}"
@@ -424,64 +441,49 @@ class _Run:
         )
 
 
-_DIAGONAL = Linear("affine", "scale and shift", operator.mul, operator.mul)
+def _compared(step: Step, operands: list[Any]) -> Value | None:
+    """The value of the image that a comparison finds above 0, or 0 and above."""
+    if step.name in ("gt", "ge") and getattr(operands[1], "number", None) == 0:
+        return operands[0]
+    if step.name in ("lt", "le") and getattr(operands[0], "number", None) == 0:
+        return operands[1]
+    return None
 
 
-def _shape(value: Value) -> tuple[int, ...]:
-    return value.shape if isinstance(value, Affine) else value.value.shape
+def _rectifies(step: Step, operands: list[Any]) -> bool:
+    """Whether an operation is a ReLU: a maximum with 0, or a choice or a product by the sign."""
+    known = [operand for operand in operands if isinstance(operand, Known)]
+    values = [operand for operand in operands if not isinstance(operand, Known)]
+    if len(values) != 1 or step.avals[0].shape != shape_of(values[0]):
+        return False
+    if step.name == "max":
+        return known[0].number == 0
+    if step.name == "mul":
+        return known[0].above is values[0]
+    return step.name == "select_n" and known[0].above is values[0] is operands[-1] and known[1].number == 0
 
 
-def _origins(value: Value) -> frozenset[int]:
-    if isinstance(value, Unit):
-        return value.origins
-    if value.unit is not None:
-        return value.unit.origins
-    if isinstance(value, Affine):
-        return _origins(value.source) if value.diagonal else frozenset()
-    return value.root.origins
+def _operation(step: Step, operands: Sequence[Any]) -> str:
+    """Of an element-wise operation, its name; a ReLU that is cut off is a ReLU6, however it is written."""
+    numbers = [getattr(operand, "number", None) for operand in operands]
+    if step.name == "clamp" and numbers[0] == 0 and numbers[2] is not None:
+        return "relu6"
+    return step.name
 
 
-def _statistics(value: Value) -> frozenset[int]:
-    if isinstance(value, Unit):
-        return value.statistics
-    if isinstance(value, Pointwise):
-        return value.root.statistics
-    if value.linear.kind not in ("affine", "average"):
-        return frozenset()
-    below = _statistics(value.source)
-    return below | _origins(value.source) if value.linear.reduces else below
-
-
-def _is_gate(value: Value) -> bool:
-    return isinstance(value, Pointwise) and value.steps[-1] == "logistic"
+def _transposed(step: Step, value: Affine) -> Affine:
+    axes = tuple(step.params["permutation"])
+    bias = value.bias if value.bias is None or np.ndim(value.bias) == 0 else value.bias.transpose(axes)
+    return replace(value, linear=transposed(value.linear, axes), bias=bias, shape=step.avals[0].shape)
 
 
 def _first(*units: Unit) -> bool:
     return not any(unit.weighted for unit in units)
 
 
-def _is_float(aval: Any) -> bool:
-    return jnp.issubdtype(aval.dtype, jnp.floating)
-
-
-def _is_zero(operand: Any) -> bool:
-    return isinstance(operand, _Known) and _literal(operand) == 0
-
-
-def _literal(known: _Known) -> float | None:
+def _number(value: Any) -> float | None:
     """A single number that is written into the program."""
-    value = known.value
-    if isinstance(value, jax.core.Tracer) or np.ndim(value) != 0:
-        return None
-    return float(value)
-
-
-def _operation(step: Step, operands: Sequence[Any]) -> str:
-    """Of an element-wise operation, its name; a maximum with 0 is a ReLU, however it is written."""
-    known = [operand for operand in operands if isinstance(operand, _Known)]
-    if step.name == "max" and any(_literal(operand) == 0 for operand in known):
-        return "relu"
-    return step.name
+    return None if isinstance(value, jax.core.Tracer) or np.ndim(value) != 0 else float(value)
 
 
 def _at(call: Callable[..., list[Any]], operands: Sequence[Any], value: Value) -> Callable[[jax.Array], jax.Array]:
@@ -491,75 +493,3 @@ def _at(call: Callable[..., list[Any]], operands: Sequence[Any], value: Value) -
 
 def _after(before: Any, apply: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     return lambda array: apply(before(array))
-
-
-def _scale_and_shift(name: str, known: Any, leads: bool, value: Value) -> tuple[Any, Any]:
-    """What an affine operation multiplies with and then adds; None for nothing."""
-    if name == "neg":
-        return jnp.asarray(-1, _dtype(value)), None
-    known = jnp.asarray(known)
-    if name == "mul":
-        return known, None
-    if name == "div":
-        return 1 / known, None
-    if name == "sub":
-        return (None, -known) if leads else (jnp.asarray(-1, known.dtype), known)
-    return None, known
-
-
-def _dtype(value: Value) -> Any:
-    return _dtype(value.source) if isinstance(value, Affine) else value.value.dtype
-
-
-def _unbroadcast(step: Step, value: Any) -> jax.Array:
-    """An array brought to a rank, with the axes along which it would repeat of size 1."""
-    shape = [1] * len(step.avals[0].shape)
-    for axis, size in zip(step.params["broadcast_dimensions"], np.shape(value), strict=True):
-        shape[axis] = size
-    return jnp.asarray(value).reshape(shape)
-
-
-def _channel(step: Step, place: int, rank: int) -> tuple[int | None, int | None]:
-    """The axis of the weights that is the outputs' channel, and that axis of the output."""
-    if step.name == "conv_general_dilated":
-        if place == 1 or step.params["batch_group_count"] != 1:
-            return None, None
-        dims = step.params["dimension_numbers"]
-        return dims.rhs_spec[0], dims.out_spec[1]
-    (contracted, batch) = ([*map(tuple, pair)] for pair in step.params["dimension_numbers"])
-    free = [axis for axis in range(rank) if axis not in (*contracted[1 - place], *batch[1 - place])]
-    if len(free) != 1:
-        return None, None
-    return free[0], len(step.avals[0].shape) - 1 if place == 0 else len(batch[0])
-
-
-def _fold(weight_axis: int | None, axis: int | None, rank: int, weights: jax.Array, scale: jax.Array) -> Any:
-    """Weights with a scale of the output multiplied in, or None where that is not possible."""
-    shape = np.shape(scale)
-    if shape == ():
-        return weights * scale
-    if weight_axis is None or axis is None or len(shape) != rank:
-        return None
-    if any(size != 1 for i, size in enumerate(shape) if i != axis):
-        return None
-    aligned = [1] * weights.ndim
-    aligned[weight_axis] = shape[axis]
-    return weights * scale.reshape(aligned)
-
-
-def _pool(step: Step, shape: tuple[int, ...]) -> Pool:
-    p = step.params
-    if step.name in ("reduce_max", "reduce_min"):
-        axes = tuple(p["axes"])
-        window = tuple(n if axis in axes else 1 for axis, n in enumerate(shape))
-        forward = functools.partial(_first_extreme, axes, jnp.argmax if step.name == "reduce_max" else jnp.argmin)
-        return Pool(forward, window, window, ((0, 0),) * len(shape))
-    forward = lower(lambda x: step.call(x)[0])
-    return Pool(forward, tuple(p["window_dimensions"]), tuple(p["window_strides"]), tuple(map(tuple, p["padding"])))
-
-
-def _first_extreme(axes: tuple[int, ...], where: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-    """The maximum or minimum over some axes, its gradient to the first one alone."""
-    kept = [axis for axis in range(x.ndim) if axis not in axes]
-    flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
-    return jnp.take_along_axis(flat, where(flat, axis=-1, keepdims=True), axis=-1)[..., 0]

@@ -1,10 +1,36 @@
-"""Values that depend on the image, as far as they have been computed."""
+"""What a program's values are known to be: constants, and values of the image as far as they have been computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+
+class Known(NamedTuple):
+    """A value that does not depend on the image, or is taken for one that does not.
+
+    Attributes:
+        value: of it.
+        name: of the layer whose weight it is or was made of.
+        learned: whether a weight of the network went into it.
+        counted: whether positions did, as into the weights of an interpolation.
+        follows: whether it was computed from the image all the same.
+        compact: the same with the axes along which it repeats of size 1, where that is known.
+        gate: whether it is a gate, held constant.
+        number: what it is everywhere, where that is written into the program.
+        above: the value of the image that it says of where it is above 0, or 0 and above.
+    """
+
+    value: Any
+    name: str = ""
+    learned: bool = False
+    counted: bool = False
+    follows: bool = False
+    compact: Any = None
+    gate: bool = False
+    number: float | None = None
+    above: Any = None
 
 
 @dataclass(eq=False)
@@ -112,3 +138,36 @@ class Pointwise:
 
 
 Value = Unit | Affine | Pointwise
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """Of the array, also where that is not computed yet."""
+    return value.shape if isinstance(value, Affine) else value.value.shape
+
+
+def dtype_of(value: Value) -> Any:
+    """Of the array, also where that is not computed yet."""
+    return dtype_of(value.source) if isinstance(value, Affine) else value.value.dtype
+
+
+def origins_of(value: Value) -> frozenset[int]:
+    """See :class:`Unit`."""
+    if isinstance(value, Unit):
+        return value.origins
+    if value.unit is not None:
+        return value.unit.origins
+    if isinstance(value, Affine):
+        return origins_of(value.source) if value.diagonal else frozenset()
+    return value.root.origins
+
+
+def statistics_of(value: Value) -> frozenset[int]:
+    """See :class:`Unit`."""
+    if isinstance(value, Unit):
+        return value.statistics
+    if isinstance(value, Pointwise):
+        return value.root.statistics
+    if value.linear.kind not in ("affine", "average"):
+        return frozenset()
+    below = statistics_of(value.source)
+    return below | origins_of(value.source) if value.linear.reduces else below
