@@ -42,7 +42,8 @@ def test_as_in_captum(rank: int):
 
 @pytest.mark.parametrize("relu", [
     jax.nn.relu, lambda z: jnp.maximum(z, 0.0), lambda z: lax.max(jnp.zeros_like(z), z), jax.nn.relu6,
-    jax.jit(lambda z: jnp.maximum(z, 0)), jax.checkpoint(jax.nn.relu),
+    jax.jit(lambda z: jnp.maximum(z, 0.0)), jax.checkpoint(jax.nn.relu),
+    lambda z: jnp.where(z > 0, z, 0.0), lambda z: z * (z > 0).astype(z.dtype),
 ])  # fmt: skip
 def test_every_relu_is_found_however_it_is_written_and_however_often_it_is_called(relu):
     w1, w2 = jnp.array([[1.0, -1.0], [2.0, 1.0]]), jnp.array([[1.0, -1.0], [-3.0, 1.0]])

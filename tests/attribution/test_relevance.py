@@ -234,7 +234,7 @@ def test_deep_taylor_takes_w_square_or_z_box_where_the_image_comes_in():
 
 def test_excitation_backprop_is_a_distribution_and_its_contrast_adds_up_to_nothing():
     rng = np.random.default_rng(0)
-    w1, w2, w3 = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 3, 2, 4), (4, 5), (5, 3)))
+    w1, w2, w3 = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 3, 2, 8), (8, 16), (16, 3)))
 
     def model(x: jax.Array) -> jax.Array:
         h = max_pool(jax.nn.relu(conv(x, w1)))
