@@ -356,7 +356,8 @@ def repeated(pool: Pool, x: jax.Array) -> jax.Array:
 
     def bwd(x: jax.Array, r: jax.Array):
         window, strides, padding = pool.window, pool.strides, pool.padding
-        sums = lambda x: lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, window, strides, padding)  # noqa: E731
+        zero = np.zeros((), x.dtype)  # not JAX's: traced, it would make this another operation, without a derivative
+        sums = lambda x: lax.reduce_window(x, zero, lax.add, window, strides, padding)  # noqa: E731
         like = jnp.zeros(x.shape, r.dtype)
         return (jax.vjp(lambda x: sums(x).reshape(r.shape), like)[1](r)[0],)
 

@@ -28,8 +28,7 @@ def is_elementwise(eqn: Any) -> bool:
     body = computed(eqn)
     return body is not None and all(
         _spreads_a_number(inner)
-        or is_elementwise(inner)
-        and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars)
+        or (is_elementwise(inner) and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars))
         for inner in body[0].eqns
         for out in inner.outvars[:1]
     )

@@ -41,7 +41,9 @@ def test_as_in_captum_and_complete(rank: int):
 
     with pytest.warns(UserWarning, match="Setting forward, backward hooks"):
         theirs = attr.DeepLift(in_torch(model, Sum())).attribute(
-            channels_first(x), channels_first(jnp.broadcast_to(baseline, x.shape)), target=torch.tensor([2, 1])
+            channels_first(x).requires_grad_(),
+            channels_first(jnp.broadcast_to(baseline, x.shape)),
+            target=torch.tensor([2, 1]),
         )
     expected = channels_last(theirs)
     assert np.abs(plain - expected).max() < 1e-8 * np.abs(expected).max()
