@@ -1,5 +1,6 @@
 """A small residual network of any rank, in JAX and in PyTorch with the same weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,10 +15,10 @@ QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pass
 CHANNELS, OUTPUTS = 4, 3
 
 
-def network(rank: int, *, bias: bool = True, seed: int = 0, channels: int = 1) -> Any:
+def network(rank: int, *, bias: bool = True, seed: int = 0, channels: int = 1, average: bool = False) -> Any:
     """Convolution, BatchNorm, ReLU, max-pool; ``h + conv(relu(conv(h)))``, ReLU, mean, dense: ``x -> y[b, 3]``.
 
-    Without bias nothing is added anywhere, BatchNorm included.
+    Without bias nothing is added anywhere, BatchNorm included. With ``average`` the pool is one by average.
     """
     rng = np.random.default_rng((rank, seed))
     window = (3,) * rank
@@ -28,7 +29,7 @@ def network(rank: int, *, bias: bool = True, seed: int = 0, channels: int = 1) -
     def shift(size: int) -> jax.Array:
         return jnp.asarray(0.3 * rng.normal(size=size)) * float(bias)
 
-    return Partial(_network, {
+    return Partial(_averaging if average else _network, {
         "stem": weights(*window, channels, CHANNELS),
         "norm": {"mean": shift(CHANNELS), "variance": jnp.asarray(rng.uniform(0.5, 2, CHANNELS)),
                  "scale": jnp.asarray(rng.normal(size=CHANNELS)), "shift": shift(CHANNELS)},
@@ -62,11 +63,20 @@ def max_pool(x: jax.Array) -> jax.Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
 
 
-def _network(w: dict[str, Any], x: jax.Array) -> jax.Array:
+def _average_pool(x: jax.Array) -> jax.Array:
+    window = (1, *(2,) * (x.ndim - 2), 1)
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, window, "VALID") / float(np.prod(window))
+
+
+def _averaging(w: dict[str, Any], x: jax.Array) -> jax.Array:
+    return _network(w, x, _average_pool)
+
+
+def _network(w: dict[str, Any], x: jax.Array, pool: Callable[[jax.Array], jax.Array] = max_pool) -> jax.Array:
     norm = w["norm"]
     h = add(conv(x, w["stem"]), -norm["mean"])
     per_channel = (lax.rsqrt(norm["variance"] + 1e-5) * norm["scale"]).reshape((1,) * (x.ndim - 1) + (-1,))
-    h = max_pool(jax.nn.relu(add(h * per_channel, norm["shift"])))
+    h = pool(jax.nn.relu(add(h * per_channel, norm["shift"])))
     (first, b1), (second, b2) = w["inner"]
     h = jax.nn.relu(h + add(conv(jax.nn.relu(add(conv(h, first), b1)), second), b2))
     kernel, bias = w["head"]
@@ -104,7 +114,8 @@ def in_torch(model: Any, sum_module: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.norm, self.relu1 = conv_module(w["stem"]), norm, nn.ReLU()
-            self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[rank](2)
+            averages = model.func is _averaging
+            self.pool = {2: (nn.MaxPool2d, nn.AvgPool2d), 3: (nn.MaxPool3d, nn.AvgPool3d)}[rank][averages](2)
             self.conv1, self.relu2, self.conv2 = conv_module(*w["inner"][0]), nn.ReLU(), conv_module(*w["inner"][1])
             self.sum, self.relu3, self.average, self.flatten, self.head = (
                 sum_module, nn.ReLU(), average, nn.Flatten(), head,
