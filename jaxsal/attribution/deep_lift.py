@@ -26,7 +26,8 @@ def deep_lift(
 
     At an activation ``m = (f(z) - f(z')) / (z - z')``; at a max-pool the change of the maximum goes to the place where
     it is, or, where it fell, to where it was. Elsewhere derivatives are taken: products of two values that depend on
-    the image, and statistics that normalise it, are not complete.
+    the image, and statistics that normalise it, are not complete. An image and its reference pass through the network
+    side by side, in one batch of twice the size.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.

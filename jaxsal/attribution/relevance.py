@@ -125,7 +125,8 @@ def excitation_backprop(
 ) -> jax.Array:
     r"""Excitation backprop: the probability that a top-down walk of winners ends at a voxel, times the score.
 
-    A walk goes from a value to one of those that excite it, with the probability ``a_i w_ij^+ / sum_i a_i w_ij^+``.
+    A walk goes from a value to one of those that excite it, with the probability ``a_i w_ij^+ / sum_i a_i w_ij^+``. It
+    ends at a value that nothing excites, and is lost: an output whose weights are all below 0 has a map of zeros.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.

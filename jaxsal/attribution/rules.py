@@ -180,8 +180,10 @@ def _contrasted(rule: LayerRule, layer: Layer, r: jax.Array) -> jax.Array:
 def gamma(g: float = 0.25, bias: bool = True, eps: float = 1e-6) -> LayerRule:
     r"""LRP-gamma, for inputs and outputs of any sign.
 
-    Outputs above 0 are shared by ``w + g w^+`` where the input is above 0 and ``w + g w^-`` where it is below; outputs
-    below 0 the other way round.
+    With contributions ``c_ij = a_i w_ij``: ``r_i = sum_j (c_ij + g c_ij^+) / sum_i (c_ij + g c_ij^+) r_j`` where
+    ``z_j > 0``, and with ``^-`` in place of ``^+`` where ``z_j < 0``. So outputs above 0 are shared by ``w + g w^+``
+    where the input is above 0 and ``w + g w^-`` where it is below; outputs below 0 the other way round; an output of
+    exactly 0 passes nothing on. The bias is favoured like a contribution.
 
     Args:
         g: at least 0; 0 is LRP-epsilon, infinity LRP-z+.
