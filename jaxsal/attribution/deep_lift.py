@@ -26,7 +26,8 @@ def deep_lift(
 
     At an activation ``m = (f(z) - f(z')) / (z - z')``; at a max-pool the change of the maximum goes to the place where
     it is, or, where it fell, to where it was. Elsewhere derivatives are taken: products of two values that depend on
-    the image, and statistics that normalise it, are not complete.
+    the image, and statistics that normalise it, are not complete. An image and its reference pass through the network
+    side by side, in one batch of twice the size.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.
@@ -62,11 +63,32 @@ def deep_lift(
 
 @functools.partial(jax.jit, static_argnames="batch_size")
 def _deep_lift(model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None) -> jax.Array:
+    return lifted(model, x, baseline, choice, batch_size=batch_size)
+
+
+def lifted(
+    model: Model,
+    x: jax.Array,
+    baseline: jax.Array,
+    target: Target | Choice = None,
+    *,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """:func:`deep_lift` without checks, for use in a compiled program.
+
+    Args:
+        model: as for :func:`deep_lift`.
+        x: ``[b, *space, c]``.
+        baseline: broadcasts to ``x``.
+        target: as for :func:`jaxsal.attribution.pull`.
+        outputs: as for :func:`jaxsal.attribution.pull`.
+        batch_size: outputs at once; None takes all.
+    """
     reference = jnp.broadcast_to(baseline, x.shape)
+    # images and references are one batch, so that every activation sees the two beside each other
     both = rewire(model, composites.deep_lift())
-
-    def lifted(x: jax.Array) -> jax.Array:
-        return both(jnp.concatenate([x, reference]))[: len(x)]
-
-    multipliers = pull(lifted, x, choice, batch_size=batch_size)
+    multipliers = pull(
+        lambda x: both(jnp.concatenate([x, reference]))[: len(x)], x, target, outputs=outputs, batch_size=batch_size
+    )
     return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)

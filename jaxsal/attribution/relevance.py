@@ -75,8 +75,9 @@ def deep_taylor(
 ) -> jax.Array:
     r"""Deep Taylor decomposition: z+ in all layers behind activations, w^2 or z^B where the image comes in.
 
-    For networks of ReLUs. The published method takes an output above 0; here one below 0 is explained likewise, with
-    its sign, and residual sums share in proportion instead of doubling what they get.
+    For networks of ReLUs. The published method takes an output above 0; here one below 0 is explained likewise, by what
+    makes it so (:func:`jaxsal.attribution.rules.same_sign`), and residual sums share in proportion instead of doubling
+    what they get.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.
@@ -108,7 +109,7 @@ def deep_taylor(
         ['8.0', '2.0']
     """
     first = rules.w_square() if bounds is None else rules.z_box(*bounds)
-    hidden = rules.z_plus(bias=False)
+    hidden = rules.same_sign()
     composite = composites.Rules(hidden, hidden, first=first)
     return propagated(as_pytree(model), x, choose(model, x, target, outputs), composite, batch_size, start)
 
@@ -124,7 +125,8 @@ def excitation_backprop(
 ) -> jax.Array:
     r"""Excitation backprop: the probability that a top-down walk of winners ends at a voxel, times the score.
 
-    A walk goes from a value to one of those that excite it, with the probability ``a_i w_ij^+ / sum_i a_i w_ij^+``.
+    A walk goes from a value to one of those that excite it, with the probability ``a_i w_ij^+ / sum_i a_i w_ij^+``. It
+    ends at a value that nothing excites, and is lost: an output whose weights are all below 0 has a map of zeros.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.

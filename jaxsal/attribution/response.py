@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal.attribution import composites, rules
-from jaxsal.attribution.pulling import Choice, Outputs, choose, mapped, pull
+from jaxsal.attribution.pulling import Choice, Outputs, check_batch_size, choose, mapped, pull
 from jaxsal.engine.rewire import rewire
 from jaxsal.engine.sites import Rule
 from jaxsal.model import Model, as_pytree, check_input, check_model
@@ -76,7 +76,8 @@ def attentive_response(
 
     Raises:
         TypeError: if the image is of a wrong kind.
-        ValueError: if the image or the network cannot be used, ``n`` is below 1, or the layer has no feature maps.
+        ValueError: if the image or the network cannot be used, ``n`` or ``batch_size`` is below 1, or the layer has no
+            feature maps.
         NotImplementedError: if an operation of the head has no rule.
 
     Reference:
@@ -91,6 +92,7 @@ def attentive_response(
     """
     check_model(split.head)
     check_input(x)
+    check_batch_size(batch_size)
     if rank not in ("maximum", "sum"):
         raise ValueError(f'rank got {rank!r}: give "maximum" or "sum".')
     if n < 1:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxsal.engine.sites import Layer, Pool, hand_over, mended
@@ -135,6 +136,30 @@ def z_plus(bias: bool = True, eps: float = 1e-6) -> LayerRule:
     return alpha_beta(1.0, 0.0, bias, eps)
 
 
+def same_sign(eps: float = 1e-6) -> LayerRule:
+    r"""Deep Taylor's rule: an output above 0 is shared among what excites, one below 0 among what inhibits.
+
+    ``r_i = sum_j (a_i w_ij)^+ / z_j^+ r_j`` where ``z_j > 0``, and with ``^-`` in place of ``^+`` where ``z_j < 0``;
+    no bias. In front of ReLUs it is LRP-z+: an output below 0 has no relevance there. It differs where values below 0
+    do have relevance: outputs of regressions, and branches of residual sums. There z+ would give nothing, if nothing
+    excites.
+
+    Args:
+        eps: see :func:`epsilon`.
+
+    Reference:
+        Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
+    """
+    return Applied(_same_sign, (eps,))
+
+
+def _same_sign(eps: float, layer: Layer, r: jax.Array) -> jax.Array:
+    up, down = _parts(layer.weights)
+    none, zero = jnp.zeros_like(layer.bias), jnp.zeros_like(r)
+    out = _share(layer, (up, down), none, eps, jnp.where(layer.z > 0, r, zero))
+    return out + _share(layer, (down, up), none, eps, jnp.where(layer.z < 0, r, zero))
+
+
 def contrasted(rule: LayerRule) -> LayerRule:
     """A rule's shares less those that it would give were all weights negated.
 
@@ -155,8 +180,10 @@ def _contrasted(rule: LayerRule, layer: Layer, r: jax.Array) -> jax.Array:
 def gamma(g: float = 0.25, bias: bool = True, eps: float = 1e-6) -> LayerRule:
     r"""LRP-gamma, for inputs and outputs of any sign.
 
-    Outputs above 0 are shared by ``w + g w^+`` where the input is above 0 and ``w + g w^-`` where it is below; outputs
-    below 0 the other way round.
+    With contributions ``c_ij = a_i w_ij``: ``r_i = sum_j (c_ij + g c_ij^+) / sum_i (c_ij + g c_ij^+) r_j`` where
+    ``z_j > 0``, and with ``^-`` in place of ``^+`` where ``z_j < 0``. So outputs above 0 are shared by ``w + g w^+``
+    where the input is above 0 and ``w + g w^-`` where it is below; outputs below 0 the other way round; an output of
+    exactly 0 passes nothing on. The bias is favoured like a contribution.
 
     Args:
         g: at least 0; 0 is LRP-epsilon, infinity LRP-z+.
@@ -230,19 +257,25 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
         eps: see :func:`epsilon`.
 
     Raises:
-        ValueError: if a lower bound is not below the upper one.
+        ValueError: if a lower bound is not below the upper one; when the rule is used, if there is not one bound for
+            each channel of the layer's input.
 
     Reference:
         Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
     """
     low, high = (tuple(map(float, b)) if isinstance(b, Sequence) else float(b) for b in (low, high))
-    pairs = zip(*((b,) if isinstance(b, float) else b for b in (low, high)), strict=False)
-    if not all(lo < hi for lo, hi in pairs):
+    if not np.all(np.less(low, high)):
         raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones.")
     return Applied(_z_box, (low, high, eps))
 
 
 def _z_box(low: Any, high: Any, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
+    for bound in (low, high):
+        if isinstance(bound, tuple) and len(bound) not in (1, layer.a.shape[-1]):
+            raise ValueError(
+                f"z_box got {len(bound)} bounds for a layer whose input is {layer.a.shape}: give one number, or "
+                f"{layer.a.shape[-1]} along its last axis."
+            )
     up, down = _parts(layer.weights)
     channels = (1,) * (layer.a.ndim - 1) + (-1,)
     low, high = (jnp.broadcast_to(jnp.asarray(b, layer.a.dtype).reshape(channels), layer.a.shape) for b in (low, high))
@@ -325,7 +358,8 @@ def repeated(pool: Pool, x: jax.Array) -> jax.Array:
 
     def bwd(x: jax.Array, r: jax.Array):
         window, strides, padding = pool.window, pool.strides, pool.padding
-        sums = lambda x: lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, window, strides, padding)  # noqa: E731
+        zero = np.zeros((), x.dtype)  # not JAX's: traced, it would make this another operation, without a derivative
+        sums = lambda x: lax.reduce_window(x, zero, lax.add, window, strides, padding)  # noqa: E731
         like = jnp.zeros(x.shape, r.dtype)
         return (jax.vjp(lambda x: sums(x).reshape(r.shape), like)[1](r)[0],)
 

@@ -27,7 +27,12 @@ def is_elementwise(eqn: Any) -> bool:
         return True
     body = computed(eqn)
     return body is not None and all(
-        is_elementwise(inner) and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars)
+        _spreads_a_number(inner)
+        or (is_elementwise(inner) and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars))
         for inner in body[0].eqns
         for out in inner.outvars[:1]
     )
+
+
+def _spreads_a_number(eqn: Any) -> bool:
+    return eqn.primitive.name == "broadcast_in_dim" and eqn.invars[0].aval.shape == ()

@@ -43,7 +43,9 @@ _AFFINE = frozenset(("add", "add_any", "sub", "mul", "div", "neg"))
 # what leaves a single number, written into the program, what it is
 _SAME_NUMBER = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", *_SAME))
 _GATES = ("logistic", "hard_sigmoid")
-_NONNEGATIVE = frozenset(("relu", "relu6", "exp", "exp2", "logistic", "abs", "sqrt", "square", "softplus", "hard_sigmoid"))
+_NONNEGATIVE = frozenset(
+    ("relu", "relu6", "exp", "exp2", "logistic", "abs", "sqrt", "square", "softplus", "hard_sigmoid")
+)
 
 
 def interpret(
@@ -241,8 +243,9 @@ class _Run:
     def _product(self, step: Step, operands: list[Any]) -> Value:
         name = next((operand.name for operand in operands if isinstance(operand, Known)), "")
         factors = [operand for operand in operands if not isinstance(operand, Known)]
+        units = [self.force(factor) for factor in factors]
         index, rule = self._rule("product", step, name, step.avals[0].shape, False)
-        gates = [getattr(factor, "gate", False) or _is_gate(factor) for factor in factors]
+        gates = [unit.gate for unit in units]
         if rule is not gradient and sum(gates) == 1:
             (gate,) = (factor for factor, is_gate in zip(factors, gates, strict=True) if is_gate)
             held = [
@@ -250,7 +253,6 @@ class _Run:
                 for operand in operands
             ]
             return (self._weighted if step.name in _WEIGHTED else self._elementwise)(step, held)
-        units = [self.force(factor) for factor in factors]
         forward = lambda *arrays: step.call(*arrays)[0]  # noqa: E731
         arrays = [unit.value for unit in units]
         value = forward(*arrays) if rule is gradient else rule(forward, *arrays)
@@ -437,10 +439,6 @@ class _Run:
             "result constant with jax.lax.stop_gradient; or split the network behind it (jaxsal.split) and explain the "
             "tail."
         )
-
-
-def _is_gate(value: Value) -> bool:
-    return isinstance(value, Pointwise) and value.steps[-1] in _GATES
 
 
 def _compared(step: Step, operands: list[Any]) -> Value | None:

@@ -13,6 +13,7 @@ from jaxsal.jaxpr import Traced, bind, computed, inner, is_literal
 
 # a loop of more iterations than this is not a stack of layers, and would take minutes to compile
 _MOST_ITERATIONS = 200
+_LIBRARIES = ("/jax/", "/flax/")
 
 # plain calls that are kept as one operation, so that what they compute has a name
 _ACTIVATIONS = frozenset((
@@ -110,23 +111,35 @@ class _Writer:
         first, self.count = self.count, self.count + count
         return tuple(range(first, self.count))
 
-    def write(self, jaxpr: Any, consts: Sequence[Ref], args: Sequence[Ref]) -> list[Ref]:
+    def write(self, jaxpr: Any, consts: Sequence[Ref], args: Sequence[Ref], called_at: Any = None) -> list[Ref]:
+        """Add a list of operations.
+
+        Args:
+            jaxpr: the operations.
+            consts: what it closes over.
+            args: what it is called with.
+            called_at: where a library's function is called. JAX keeps such functions traced, with the first place that
+                they were called from.
+        """
         env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
 
         def read(atom: Any) -> Ref:
             return Given(atom.val, learned=False) if is_literal(atom) else env[atom]
 
         for eqn in jaxpr.eqns:
-            env.update(zip(eqn.outvars, self._write_one(jaxpr, eqn, tuple(map(read, eqn.invars))), strict=True))
+            env.update(
+                zip(eqn.outvars, self._write_one(jaxpr, eqn, tuple(map(read, eqn.invars)), called_at), strict=True)
+            )
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _write_one(self, jaxpr: Any, eqn: Any, inputs: tuple[Ref, ...]) -> Sequence[Ref]:
+    def _write_one(self, jaxpr: Any, eqn: Any, inputs: tuple[Ref, ...], called_at: Any) -> Sequence[Ref]:
         if eqn.primitive.name == "scan":
             return self._unroll(eqn, inputs)
+        source = called_at or eqn.source_info
         body = computed(eqn)
-        plain = inner(eqn) is not None and eqn.params.get("name") not in _ACTIVATIONS
-        if body is not None and (plain or not is_elementwise(eqn)):
-            return self.write(body[0], [Given(value, learned=True) for value in body[1]], inputs)
+        if body is not None and not _is_activation(eqn):
+            consts = [Given(value, learned=True) for value in body[1]]
+            return self.write(body[0], consts, inputs, called_at or (source if _of_library(body[0]) else None))
         return self._add(
             eqn.primitive.name if body is None else _called(eqn, body[0]),
             eqn.params,
@@ -134,7 +147,7 @@ class _Writer:
             inputs,
             [var.aval for var in eqn.outvars],
             is_elementwise(eqn),
-            eqn.source_info,
+            source,
         )
 
     def _add(
@@ -189,6 +202,13 @@ class _Writer:
         return self._add("stack", {}, _stacked, tuple(refs), [aval], False, eqn.source_info)[0]
 
 
+def _is_activation(eqn: Any) -> bool:
+    """Whether a call is kept: it works element by element, and has a derivative of its own or a known name."""
+    if inner(eqn) is not None:
+        return eqn.params.get("name") in _ACTIVATIONS and is_elementwise(eqn)
+    return eqn.primitive.name.startswith("custom_") and is_elementwise(eqn)
+
+
 def _called(eqn: Any, body: Any) -> str:
     """Name of the function that a call calls, where JAX has kept one."""
     inside = (step.params["name"] for step in body.eqns if "name" in step.params)
@@ -225,10 +245,14 @@ def _live(steps: Sequence[Step], outputs: Sequence[Ref]) -> tuple[tuple[Step, ..
     return tuple(reversed(kept)), readers
 
 
+def _of_library(body: Any) -> bool:
+    return any(part in (body.debug_info.func_src_info or "") for part in _LIBRARIES)
+
+
 def line(source: Any) -> str:
     """Where in the user's code an operation stands: ``file:line``, or an empty text where that is not known."""
     frames = getattr(getattr(source, "traceback", None), "frames", ())
     for frame in frames:
-        if not any(part in frame.file_name for part in ("/jax/", "/flax/", "/jaxsal/engine/", "/jaxsal/jaxpr.py")):
+        if not any(part in frame.file_name for part in (*_LIBRARIES, "/jaxsal/engine/", "/jaxsal/jaxpr.py")):
             return f"{frame.file_name}:{frame.line_num}"
     return ""

@@ -183,11 +183,12 @@ def transposed_conv(o, w, x):
     return dense(w, o.act(relu, bn(w, lax.conv_transpose(x, w(3, 3, 2, 3), (2, 2), "SAME"))))
 
 
-@network(2, 5, 5, 4, sites="conv act affine conv act affine conv act dense")
+@network(2, 5, 5, 4, sites="conv act conv act conv act dense")
 def grouped(o, w, x):
-    h = o.act(relu, bn(w, conv(x, w(3, 3, 2, 6), feature_group_count=2))) + 0.1
-    h = o.act(relu, bn(w, conv(h, w(3, 3, 1, 6), rhs_dilation=(2, 2), feature_group_count=6))) + 0.1
-    return dense(w, o.act(jax.nn.leaky_relu, bn(w, conv(h, w(1, 1, 6, 2), 2))))
+    act = functools.partial(o.act, jax.nn.elu)
+    h = act(bn(w, conv(x, w(3, 3, 2, 6), feature_group_count=2)))
+    h = act(bn(w, conv(h, w(3, 3, 1, 6), rhs_dilation=(2, 2), feature_group_count=6)))
+    return dense(w, act(bn(w, conv(h, w(1, 1, 6, 2), 2))))
 
 
 @network(2, 4, 4, 2, sites="dense act dense")
@@ -256,7 +257,7 @@ def concatenated(o, w, x):
 def moved(o, w, x):
     h = jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)))
     h = jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")[:, ::2, 1:-1]
-    h = jnp.roll(jnp.flip(h, 1), 1, 2).reshape(2, -1, 4)[:, jnp.array([0, 2, 2, 1])]
+    h = jnp.roll(jnp.flip(h, 1), 1, 2).reshape(2, -1, 4)[:, jnp.array([5, 7, 7, 9])]
     a, b = jnp.split(o.act(jax.nn.leaky_relu, conv(h, w(3, 4, 4))), 2, -1)
     h = jnp.stack([a, b], 1)[:, 0].swapaxes(1, 2)[:, None].squeeze(1)
     return dense(w, jnp.tile(h, (1, 2, 1)))
