@@ -5,11 +5,12 @@ from typing import Any
 from jaxsal.jaxpr import computed
 
 _ELEMENTWISE = frozenset((
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
-    "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
-    "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "log2", "logistic", "lt", "max",
-    "min", "mul", "ne", "neg", "not", "one_minus_square", "optimization_barrier", "or", "pow", "rem", "round", "rsqrt", "select_n", "sign",
-    "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh",
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+    "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp",
+    "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "log2",
+    "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "one_minus_square", "optimization_barrier", "or",
+    "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub",
+    "tan", "tanh",
 ))  # fmt: skip
 
 
@@ -28,8 +29,7 @@ def is_elementwise(eqn: Any) -> bool:
     body = computed(eqn)
     return body is not None and all(
         _spreads_a_number(inner)
-        or is_elementwise(inner)
-        and all(tuple(v.aval.shape) in ((), tuple(out.aval.shape)) for v in inner.invars)
+        or (is_elementwise(inner) and all(v.aval.shape in ((), out.aval.shape) for v in inner.invars))
         for inner in body[0].eqns
         for out in inner.outvars[:1]
     )

@@ -10,7 +10,7 @@ import pytest
 
 from jaxsal import composites, rules
 from jaxsal.engine.rewire import rewire, sites
-from tests.engine.networks import ACTIVATIONS, NETWORKS, PLAIN, TEXTBOOK
+from tests.engine.networks import NETWORKS, PLAIN, TEXTBOOK
 
 _Z = rules.z(1e-14)
 EXACT = composites.uniform(_Z, affine=_Z, average=_Z, sum=rules.in_proportion(1e-14))
