@@ -166,6 +166,7 @@ _PACKAGES = {
     "masks": "jaxsal.masks",
     "optim": "jaxsal.optim",
     "rules": "jaxsal.attribution.rules",
+    "testing": "jaxsal.testing",
     "zoo": "jaxsal.zoo",
 }
 

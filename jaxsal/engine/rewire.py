@@ -142,8 +142,10 @@ def sites(model: Model, x: jax.Array, composite: Composite) -> Sites:
 
 
 def _layer(path: Sequence[Any]) -> str:
-    """``.blocks[0].conv.kernel.value`` is a weight of ``blocks[0].conv``."""
+    """``.blocks[0].conv.kernel.value`` is a weight of ``blocks[0].conv``, also where a ``Partial`` holds it."""
     keys = list(path)
+    while keys and isinstance(keys[0], jax.tree_util.FlattenedIndexKey):
+        keys = keys[2:]
     while keys and getattr(keys[-1], "name", None) in _WRAPPERS:
         keys.pop()
     return jax.tree_util.keystr(tuple(keys[:-1])).replace("['", ".").replace("']", "").lstrip(".")
