@@ -1,6 +1,6 @@
 """What residual sums that nearly cancel do to relevance: a ResNet-50, rule by rule, stage by stage.
 
-``python -m benchmarks.relevance_on_resnet``. Random weights, BatchNorm's statistics those of noise, smooth random images
+``python -m benchmarks.relevance_on_resnet``. Random weights, BatchNorm statistics those of noise, smooth random images
 of 64 x 64, the largest output of each explained, single precision. Where the absolute relevance of a layer is many
 times the output's value, most of it is noise of opposite signs.
 """

@@ -1,6 +1,10 @@
 """Networks of real size in JAX and PyTorch, with the same weights in both."""
 
 import functools
+import importlib.util
+import sys
+import types
+import unittest.mock
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,3 +263,29 @@ def twins(model: Model, x: jax.Array, peer: Any) -> Twins:
 def from_torch(tensor: Any) -> np.ndarray:
     """``[b, c, *space]`` of PyTorch as ``[b, *space, c]``."""
     return np.moveaxis(tensor.detach().numpy(), 1, -1)
+
+
+def zennit() -> Any:
+    """Its package, which asks for networks of torchvision that nobody needs here; None where it is not installed."""
+    names = ("torchvision", "torchvision.models", "torchvision.models.resnet")
+    if importlib.util.find_spec("zennit") is None:
+        return None
+    stand_ins = {} if importlib.util.find_spec("torchvision") else {name: types.ModuleType(name) for name in names}
+    for block in ("Bottleneck", "BasicBlock", "ResNet"):
+        for module in stand_ins.values():
+            setattr(module, block, type(block, (), {}))
+    with unittest.mock.patch.dict(sys.modules, stand_ins):
+        return importlib.import_module("zennit")
+
+
+def zennit_epsilon_plus(peer: Any, image: Any, target: Any) -> np.ndarray:
+    """Relevance of the value of one output of each image, by zennit's epsilon-plus with BatchNorms merged."""
+    import torch
+
+    package = zennit()
+    composite = package.composites.EpsilonPlus(canonizers=[package.canonizers.SequentialMergeBatchNorm()])
+    with composite.context(peer) as modified:
+        image = image.clone().requires_grad_()
+        y = modified(image)
+        start = y.detach() * torch.eye(y.shape[1], dtype=y.dtype)[target]
+        return from_torch(torch.autograd.grad(y, image, start)[0])
