@@ -57,13 +57,7 @@ class ADNetwork(NamedTuple):
 def ad_network(shared: Path, fold: int) -> ADNetwork:
     """The published weights of a fold, by hand in both frameworks."""
     torch = pytest.importorskip("torch", reason="the published weights are PyTorch files; torch==2.13.0 reads them")
-    folder = shared / "weights" / "ncomms2022" / f"CNN_baseline_new_cross{fold}"
-    state = {}
-    for part in ("backbone", "COG"):
-        (path,) = folder.glob(f"{part}_*.pth")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        state |= {f"{part}.{name.removeprefix('module.')}": value for name, value in loaded.items()}
-    convs, norms, dense = _sort(state)
+    convs, norms, dense = ad_weights(shared, fold)
     blocks = []
     for kernel, norm in zip(convs, norms, strict=True):
         scale = norm["weight"] / torch.sqrt(norm["running_var"] + 1e-5)
@@ -74,6 +68,18 @@ def ad_network(shared: Path, fold: int) -> ADNetwork:
         Split(Partial(_jax_head, blocks[:2]), Partial(_jax_tail, (blocks[2:], layers))),
         lambda features: _torch_tail(features, convs[2:], norms[2:], dense),
     )
+
+
+def ad_weights(shared: Path, fold: int):
+    """The published weights of a fold, of PyTorch: kernels, BatchNorms, and weights and biases of the dense layers."""
+    torch = pytest.importorskip("torch", reason="the published weights are PyTorch files; torch==2.13.0 reads them")
+    folder = shared / "weights" / "ncomms2022" / f"CNN_baseline_new_cross{fold}"
+    state = {}
+    for part in ("backbone", "COG"):
+        (path,) = folder.glob(f"{part}_*.pth")
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state |= {f"{part}.{name.removeprefix('module.')}": value for name, value in loaded.items()}
+    return _sort(state)
 
 
 def _sort(state):

@@ -1,0 +1,158 @@
+"""Gradients, paths, guided backprop and relevance against captum and zennit, on networks of real size.
+
+``python -m pytest benchmarks/test_attribution.py --benchmark-only -s``: a row for jaxsal and one for the peer, in one
+run, and the ratio of their medians; compilation stands beside. ``-k resnet`` (``adnet``, ``outputs``) takes one.
+Maps are compared too. The AD-spectrum network needs the real data beside the repository.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxsal
+from jaxsal import zoo
+from tests.attribution import real_networks as networks
+
+torch = pytest.importorskip("torch", reason="the peers need torch==2.13.0")
+captum = pytest.importorskip("captum.attr", reason="the peer is captum==0.9.0")
+
+from benchmarks.peers import shared_folder, torch_tail  # noqa: E402
+
+STEPS = 50
+# one round of fifty gradients is enough
+ROUNDS = {"integrated gradients": 1}
+OUTPUTS = 29
+
+
+def ad_network() -> networks.Twins:
+    """182 x 218 x 182 voxels of a real scan."""
+    shared = shared_folder()
+    if not shared.is_dir():
+        pytest.skip(f"real data not found: {shared} (set JAXSAL_SHARED to its folder)")
+    peer = networks.torch_ad_network(shared, 0)
+    return networks.twins(networks.whole_ad_network(shared, 0), networks.ad_scan(shared), peer)
+
+
+def resnet() -> networks.Twins:
+    """ResNet-50, eight images of 128 x 128."""
+    model = networks.resnet50()
+    x = jax.random.normal(jax.random.key(0), (8, 128, 128, 3))
+    add = functools.partial(networks.zennit().layer.Sum, dim=-1) if networks.zennit() else None
+    return networks.twins(model, x, networks.torch_resnet50(model, add))
+
+
+NETWORKS = {"adnet": ad_network, "resnet": resnet}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def both(request: pytest.FixtureRequest):
+    found = NETWORKS[request.param]()
+    yield request.param, found
+    maps.clear()
+    jax.clear_caches()
+
+
+def ours(method: str, at: networks.Twins) -> Callable[[], jax.Array]:
+    target = np.arange(len(at.x))
+    return {
+        "saliency": lambda: jaxsal.saliency(at.model, at.x, target),
+        "integrated gradients": lambda: jaxsal.integrated_gradients(at.model, at.x, target, steps=STEPS),
+        "guided backprop": lambda: jaxsal.guided_backprop(at.model, at.x, target),
+        "epsilon-plus": lambda: jaxsal.lrp(at.model, at.x, target),
+    }[method]
+
+
+def theirs(method: str, at: networks.Twins) -> Callable[[], np.ndarray]:
+    target = torch.arange(len(at.x))
+
+    def leaf() -> Any:
+        return at.image.clone().requires_grad_()
+
+    def integrated() -> Any:
+        # one step of all images at a time, as jaxsal does
+        return captum.IntegratedGradients(at.peer).attribute(
+            leaf(), target=target, n_steps=STEPS, internal_batch_size=len(at.x)
+        )
+
+    def guided() -> Any:
+        return captum.GuidedBackprop(at.peer).attribute(leaf(), target=target)
+
+    run = {
+        "saliency": lambda: captum.Saliency(at.peer).attribute(leaf(), target=target, abs=False),
+        "integrated gradients": integrated,
+        "guided backprop": guided,
+        "epsilon-plus": lambda: None,
+    }[method]
+    if method == "epsilon-plus":
+        if networks.zennit() is None:
+            pytest.skip("the peer is zennit==0.5.1")
+        return lambda: networks.zennit_epsilon_plus(at.peer, at.image, target)
+    return lambda: networks.from_torch(run())
+
+
+@pytest.mark.parametrize("way", ["peer", "jaxsal"])
+@pytest.mark.parametrize("method", ["saliency", "guided backprop", "epsilon-plus", "integrated gradients"])
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU", "ignore:Full backward hook is firing")
+def test_maps(benchmark, both, method: str, way: str):
+    name, at = both
+    benchmark.group = f"{name}, {method}"
+    timed(benchmark, way, (ours if way == "jaxsal" else theirs)(method, at), rounds=ROUNDS.get(method, 5))
+
+
+@pytest.fixture(scope="module")
+def morphometry():
+    """The shipped network's layers with 29 outputs, and a function of PyTorch."""
+    loaded = jaxsal.load_model("morphometry-2mm")
+    record = loaded.record
+    blocks = [zoo.ConvBlock(*block) for block in record.config["blocks"]]
+    model = zoo.MorphometryVGG(OUTPUTS, shape=record.input.shape, **record.config, rngs=nnx.Rngs(0))
+    model.eval()
+    x = jax.random.uniform(jax.random.key(0), (1, *record.input.shape, 1))
+    yield model, x, torch_tail(model, blocks, 0, pooled=False)
+    maps.clear()
+
+
+@pytest.mark.parametrize("way", ["peer", "jaxsal"])
+def test_all_outputs(benchmark, morphometry, way: str):
+    model, x, peer = morphometry
+    benchmark.group = f"saliency of {OUTPUTS} outputs"
+
+    def one_by_one() -> np.ndarray:
+        image = networks.to_torch(x)
+        method = captum.Saliency(peer)
+        found = [method.attribute(image.clone().requires_grad_(), target=k, abs=False) for k in range(OUTPUTS)]
+        return np.stack([networks.from_torch(each) for each in found])
+
+    timed(benchmark, way, one_by_one if way == "peer" else lambda: jaxsal.saliency(model, x, outputs="all"), rounds=5)
+
+
+def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> None:
+    """Time a call, note its first one's surplus as compilation, and compare its maps with those of the peer."""
+    began = time.perf_counter()
+    first = np.asarray(run())
+    first_call = time.perf_counter() - began
+    benchmark.pedantic(lambda: np.asarray(run()), rounds=rounds)
+    median = benchmark.stats.stats.median
+    if way == "peer":
+        maps[benchmark.group] = first, median
+        return
+    benchmark.extra_info["compilation"] = max(first_call - median, 0)
+    if benchmark.group in maps:
+        expected, peer = maps[benchmark.group]
+        benchmark.extra_info["ratio"] = median / peer
+        same = np.corrcoef(first.ravel(), expected.ravel())[0, 1]
+        print(
+            f"\n{benchmark.group}: jaxsal {median:.3g} s ({first_call - median:.3g} s more for compilation), peer "
+            f"{peer:.3g} s, ratio {median / peer:.2f}; correlation of maps {same:.5f}"
+        )
+        # where two values of a pool or a ReLU's argument and 0 differ by rounding, either may win
+        assert same > 0.99
+
+
+maps: dict[str, tuple[np.ndarray, float]] = {}
