@@ -17,6 +17,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+# from 0.5 a mask reaches 0 or 1 in 5 steps of 0.1; all outputs of a scan should take minutes
+_STEPS = 100
 # deleting a part moves the output by this share further than deleting everything does: the mask itself is seen
 _BEYOND = 0.5
 
@@ -42,7 +44,7 @@ class MeaningfulOptions(Options):
         factor: image voxels per voxel of the mask along an axis.
         jitter: largest shift of the image under the mask, in voxels.
         noise: standard deviation of noise on the perturbed image, in its units.
-        max_steps: most updates for each output.
+        max_steps: most updates for each output; None is 100, or a published preset's own number.
         batch_size: outputs at once, which bounds memory; None takes as many as fit.
         seed: of what is random: noise, jitter, a fill of noise.
     """
@@ -95,8 +97,9 @@ def _run_meaningful(task: Task) -> "PerturbationResult":
 
     from jaxsal import masks
 
-    options = task.options.model_dump(exclude={"preset", "seed"})
-    preset = task.options.preset
+    options, preset = task.options.model_dump(exclude={"preset", "seed"}), task.options.preset
+    if preset == "jaxsal" and options["max_steps"] is None:
+        options["max_steps"] = _STEPS
     return masks.meaningful_perturbation(
         task.model,
         task.x,
@@ -222,7 +225,7 @@ def meaningful_perturbation() -> Method:
         family="mask",
         citations=(citations.FONG_2017,),
         cites=_preset_papers,
-        cost="300 gradients per output",
+        cost="100 gradients per output; published presets: 300 to 500",
         reading=(
             "For each output, meaningful perturbation looks for the smallest, smoothest part of the image that decides "
             "over it: the part without which the output changes most (deletion), or with which alone it stays "

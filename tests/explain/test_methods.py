@@ -32,7 +32,7 @@ QUICK = {
     "integrated-gradients": {"steps": 3},
     "interior-gradients": {"steps": 3},
     "blur-integrated-gradients": {"steps": 20, "sigma": 3.0},
-    "guided-integrated-gradients": {"steps": 12, "max_dist": 0.0, "baseline": 0.3},
+    "guided-integrated-gradients": {"steps": 20, "max_dist": 0.0, "baseline": 0.3},
     "expected-gradients": {"samples": 30},
 }
 # channels weighed as a whole, by their mean gradient or singular values: they cannot tell where in a channel
