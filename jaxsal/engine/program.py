@@ -174,20 +174,23 @@ class _Writer:
             )
         body = getattr(p["jaxpr"], "jaxpr", p["jaxpr"])
         consts = [Given(value, learned=True) for value in getattr(p["jaxpr"], "consts", ())]
-        split = p["num_consts"], p["num_consts"] + p["num_carry"]
+        # told from the shapes, which every version of JAX has: what is scanned over has an axis more than its slices
+        carried = sum(var.aval.shape == out.aval.shape for var, out in zip(body.outvars, eqn.outvars, strict=True))
+        kept = sum(var.aval.shape == atom.aval.shape for var, atom in zip(body.invars, eqn.invars, strict=True))
+        split = kept - carried, kept
         shared, carry, xs = inputs[: split[0]], list(inputs[split[0] : split[1]]), inputs[split[1] :]
         collected: list[list[Ref]] = []
         order = range(length - 1, -1, -1) if p["reverse"] else range(length)
         for i in order:
             here = [self._index(ref, aval, i, eqn) for ref, aval in zip(xs, _avals(body, split[1]), strict=True)]
             out = self.write(body, consts, [*shared, *carry, *here])
-            carry, ys = out[: p["num_carry"]], out[p["num_carry"] :]
+            carry, ys = out[:carried], out[carried:]
             collected.append(ys)
         if p["reverse"]:
             collected.reverse()
         stacked = [self._stack(refs, var.aval, eqn) for refs, var in zip(
-            zip(*collected, strict=True) if collected else ((),) * (len(eqn.outvars) - p["num_carry"]),
-            eqn.outvars[p["num_carry"] :], strict=True)]  # fmt: skip
+            zip(*collected, strict=True) if collected else ((),) * (len(eqn.outvars) - carried),
+            eqn.outvars[carried:], strict=True)]  # fmt: skip
         return [*carry, *stacked]
 
     def _index(self, ref: Ref, aval: Any, i: int, eqn: Any) -> Ref:
