@@ -83,7 +83,7 @@ def resnet50(seed: int = 0, *, width: int = 64, outputs: int = 1000) -> ResNet50
     """A ResNet-50 of random weights.
 
     Statistics of its BatchNorms are those of smooth noise that has passed the layers before, so that values keep their
-    scale through the network; scales and shifts are drawn as trained ones lie.
+    scale through the network; scales lie between 0.5 and 1.5, shifts have a deviation of 0.2.
 
     Args:
         seed: of the weights.
@@ -208,8 +208,9 @@ def torch_resnet50(model: ResNet50, add: Any = None) -> Any:
         kernel = tensor(at[f"conv{number}"]["kernel"]).permute(3, 2, 0, 1).contiguous()
         outs, ins, size, _ = kernel.shape
         conv = nn.Conv2d(ins, outs, size, stride, size // 2, bias=False, dtype=kernel.dtype)
-        norm = nn.BatchNorm2d(outs, BN_EPS, dtype=kernel.dtype)
-        given = at[f"bn{number}"]
+        # added to the variance here: zennit merges a BatchNorm and leaves its eps behind
+        norm = nn.BatchNorm2d(outs, 0.0, dtype=kernel.dtype)
+        given = {**at[f"bn{number}"], "var": at[f"bn{number}"]["var"] + BN_EPS}
         names = {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "var"}
         conv.load_state_dict({"weight": kernel})
         norm.load_state_dict({key: tensor(given[name]) for key, name in names.items()}, strict=False)
