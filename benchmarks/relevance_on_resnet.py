@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import composites, conservation, rules
-from jaxsal.attribution import blurred
-from tests.attribution.real_networks import resnet50
+from tests.attribution.real_networks import resnet50, smooth_noise
 
 SUMS = {
     "in_proportion()": rules.in_proportion(),
@@ -40,8 +39,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4)
     asked = parser.parse_args()
     model = resnet50(width=asked.width)
-    x = blurred(jax.random.normal(jax.random.key(0), (asked.images, 64, 64, 3)), 2.0)
-    x = x / x.std((1, 2, 3), keepdims=True)
+    x = smooth_noise(0, asked.images)
     target = jax.jit(model)(x).argmax(1)
     print("| composite | residual sums | " + " | ".join(STAGES) + " | image | sum of the map / output |")
     print("|---|---|" + "---:|" * (len(STAGES) + 2))

@@ -42,7 +42,7 @@ def ad_network() -> networks.Twins:
 def resnet() -> networks.Twins:
     """ResNet-50, eight images of 128 x 128."""
     model = networks.resnet50()
-    x = jax.random.normal(jax.random.key(0), (8, 128, 128, 3))
+    x = networks.smooth_noise(0, 8, 128)
     add = functools.partial(networks.zennit().layer.Sum, dim=-1) if networks.zennit() else None
     return networks.twins(model, x, networks.torch_resnet50(model, add))
 

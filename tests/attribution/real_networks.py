@@ -4,7 +4,6 @@ import functools
 import importlib.util
 import sys
 import types
-import unittest.mock
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
+from jaxsal.attribution import blurred
 from jaxsal.model import Model
 from tests.peers import AD_BLOCKS, ad_network, ad_weights, to_torch
 
@@ -79,30 +79,36 @@ class ResNet50:
         return _through(self.weights, x, _batch_norm)
 
 
-def resnet50(
-    seed: int = 0, *, width: int = 64, outputs: int = 1000, biases: bool = True, dtype: Any = np.float32
-) -> ResNet50:
+def resnet50(seed: int = 0, *, width: int = 64, outputs: int = 1000) -> ResNet50:
     """A ResNet-50 of random weights.
 
-    Statistics of its BatchNorms are those of noise that has passed the layers before, so that values keep their scale
-    through the network; scales and shifts are drawn as trained ones lie.
+    Statistics of its BatchNorms are those of smooth noise that has passed the layers before, so that values keep their
+    scale through the network; scales lie between 0.5 and 1.5, shifts have a deviation of 0.2.
 
     Args:
         seed: of the weights.
         width: channels of the first convolution; 64 is ResNet-50.
         outputs: number of them.
-        biases: whether BatchNorms shift and the last layer has a bias.
-        dtype: of the weights.
     """
     rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda a: jnp.asarray(a, dtype), _drawn(rng, width, outputs))
-    noise = jnp.asarray(rng.standard_normal((2, 64, 64, 3)), dtype)
-    weights = jax.jit(_calibrated)(weights, noise)
-    return ResNet50(weights if biases else jax.tree_util.tree_map_with_path(_without_bias, weights))
+    weights = jax.tree.map(lambda a: jnp.asarray(a, np.float32), _drawn(rng, width, outputs))
+    noise = smooth_noise(seed + 1, 4)
+    return ResNet50(jax.jit(_calibrated)(weights, noise))
 
 
-def _without_bias(path: Any, leaf: jax.Array) -> jax.Array:
-    return jnp.zeros_like(leaf) if path[-1].key in ("shift", "mean", "bias") else leaf
+def without_biases(model: ResNet50) -> ResNet50:
+    """The same with BatchNorms that only scale and a last layer without bias."""
+
+    def bare(path: Any, leaf: jax.Array) -> jax.Array:
+        return jnp.zeros_like(leaf) if path[-1].key in ("shift", "mean", "bias") else leaf
+
+    return ResNet50(jax.tree_util.tree_map_with_path(bare, model.weights))
+
+
+def smooth_noise(seed: int, count: int, size: int = 64) -> jax.Array:
+    """Images ``[count, size, size, 3]`` float32 of mean 0 and deviation 1, two pixels wide in their details."""
+    noise = blurred(jax.random.normal(jax.random.key(seed), (count, size, size, 3)), 2.0)
+    return noise / noise.std((1, 2, 3), keepdims=True)
 
 
 def _drawn(rng: np.random.Generator, width: int, outputs: int) -> dict[str, Any]:
@@ -202,8 +208,9 @@ def torch_resnet50(model: ResNet50, add: Any = None) -> Any:
         kernel = tensor(at[f"conv{number}"]["kernel"]).permute(3, 2, 0, 1).contiguous()
         outs, ins, size, _ = kernel.shape
         conv = nn.Conv2d(ins, outs, size, stride, size // 2, bias=False, dtype=kernel.dtype)
-        norm = nn.BatchNorm2d(outs, BN_EPS, dtype=kernel.dtype)
-        given = at[f"bn{number}"]
+        # added to the variance here: zennit merges a BatchNorm and leaves its eps behind
+        norm = nn.BatchNorm2d(outs, 0.0, dtype=kernel.dtype)
+        given = {**at[f"bn{number}"], "var": at[f"bn{number}"]["var"] + BN_EPS}
         names = {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "var"}
         conv.load_state_dict({"weight": kernel})
         norm.load_state_dict({key: tensor(given[name]) for key, name in names.items()}, strict=False)
@@ -274,8 +281,12 @@ def zennit() -> Any:
     for block in ("Bottleneck", "BasicBlock", "ResNet"):
         for module in stand_ins.values():
             setattr(module, block, type(block, (), {}))
-    with unittest.mock.patch.dict(sys.modules, stand_ins):
+    sys.modules.update(stand_ins)
+    try:
         return importlib.import_module("zennit")
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
 
 
 def zennit_epsilon_plus(peer: Any, image: Any, target: Any) -> np.ndarray:
