@@ -115,8 +115,7 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rules:
         eps: see :func:`jaxsal.attribution.rules.epsilon`.
         bias: whether biases count, those of BatchNorm included.
     """
-    rule = rules.epsilon(eps, bias)
-    return uniform(rule, affine=rule if bias else rules.pass_on)
+    return _proportional(rules.epsilon(eps, bias), bias)
 
 
 def z(bias: bool = True) -> Rules:
@@ -125,8 +124,12 @@ def z(bias: bool = True) -> Rules:
     Args:
         bias: whether biases count, those of BatchNorm included.
     """
-    rule = rules.z(bias=bias)
-    return uniform(rule, affine=rule if bias else rules.pass_on)
+    return _proportional(rules.z(bias=bias), bias)
+
+
+def _proportional(rule: Rule, bias: bool) -> Rules:
+    # where biases count, so do shifts that stand on their own or behind an average
+    return uniform(rule, affine=rule if bias else rules.pass_on, average=rules.epsilon(bias=bias))
 
 
 def z_plus(bias: bool = True) -> Rules:

@@ -41,7 +41,8 @@ def lrp(
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. Rules without bias conserve:
-        the map sums to the score.
+        the map sums to the score, also where that is a weighted sum of outputs; of other functions of the outputs to
+        ``sum_k y_k ds/dy_k``.
 
     Raises:
         TypeError: if the model, the image or the target is of a wrong kind.

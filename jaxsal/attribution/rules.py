@@ -69,12 +69,12 @@ def z(eps: float = 1e-9, bias: bool = True) -> LayerRule:
 
 
 def proportional(eps: float = 1e-6) -> LayerRule:
-    """Each input its share of the output: what pools by average and means pass on by.
+    """Each input its share of the average, whatever is added to it: what pools by average and means pass on by.
 
     Args:
         eps: see :func:`epsilon`.
     """
-    return epsilon(eps)
+    return epsilon(eps, bias=False)
 
 
 def _parts(x: Any) -> tuple[Any, Any]:

@@ -300,3 +300,24 @@ def test_relevance_starts_from_the_score_and_gradients_from_one():
     np.testing.assert_allclose(lrp(model, x, start="one").sum(), 1, rtol=1e-5)
     for method in (guided_backprop, deconvnet):
         np.testing.assert_allclose(method(model, x, start="value"), 9 * method(model, x), rtol=1e-5)
+
+
+def test_relevance_of_a_difference_of_outputs_sums_to_it():
+    model = lambda x: x[..., 0] @ jnp.array([[2.0, 1.0, 5.0], [1.0, 3.0, 7.0]])  # noqa: E731
+    x = jnp.array([[[3.0], [1.0]], [[1.0], [2.0]]])
+    found = lrp(model, x, lambda y: y[:, 0] - 0.5 * y[:, 1], composite=composites.z())
+    np.testing.assert_allclose(found[..., 0], [[4.5, -0.5], [1.5, -1.0]], rtol=1e-5)
+
+
+def test_without_bias_a_shift_behind_an_average_takes_nothing():
+    def model(x: jax.Array) -> jax.Array:
+        return (jax.nn.relu(x).mean(1) + jnp.array([[-0.2, -0.3]])) @ jnp.array([[1.0], [2.0]])
+
+    x = jnp.array([[[1.0, 2.0], [0.5, 4.0]]])
+    score = model(x)[0, 0]
+    np.testing.assert_allclose(lrp(model, x, composite=composites.z(bias=False)).sum(), score, rtol=1e-5)
+    np.testing.assert_allclose(lrp(model, x).sum(), score, rtol=1e-4)
+    np.testing.assert_allclose(excitation_backprop(model, x, start="one").sum(), 1, rtol=1e-4)
+    # with bias it does, as any other bias: input x gradient is left
+    gradient = jax.grad(lambda x: model(x).sum())(x)
+    np.testing.assert_allclose(lrp(model, x, composite=composites.z()), x * gradient, rtol=1e-4)
