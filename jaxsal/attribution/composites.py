@@ -319,5 +319,5 @@ def response(gate: Rule = rules.handed_on, unpool: Rule = rules.winner) -> Rules
 
 
 def deep_lift() -> Rules:
-    """DeepLIFT, rule rescale, for a batch of images followed by as many reference images."""
+    """DeepLIFT, rule rescale, under ``jax.vmap`` over images and references: :func:`jaxsal.attribution.deep_lift`."""
     return replace(_GRADIENT, activation=rules.rescaled, pool=rules.rescaled_maximum)

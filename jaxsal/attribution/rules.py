@@ -22,6 +22,7 @@ from jaxsal.optim.applied import Applied, concrete
 
 LayerRule = Callable[[Layer, jax.Array], jax.Array]
 Bound = float | Sequence[float] | np.ndarray | jax.Array
+PAIR = "image and reference"
 
 
 def stabilised(z: jax.Array, eps: float) -> jax.Array:
@@ -289,9 +290,9 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
     """
     low, high = _bound(low), _bound(high)
     known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
-    counts = {np.size(bound) for bound in (low, high) if np.ndim(bound)}
+    counts = {np.size(bound) for bound in (low, high) if np.ndim(bound)} - {1}
     if known and (len(counts) > 1 or not np.all(np.less(low, high))):
-        raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones.")
+        raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones, each below its own.")
     return Applied(_z_box, (low, high, _at_least_0("eps", eps)))
 
 
@@ -435,8 +436,8 @@ def held(statistic: jax.Array) -> jax.Array:
 def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
     """DeepLIFT: an activation multiplies by the change of its output per change of its input.
 
-    The second half of the batch are reference images. Where an input hardly differs from its reference, the derivative
-    stands in.
+    For a network that is run for images and references beside each other, under ``jax.vmap`` over the two with the name
+    :data:`PAIR`. Where an input hardly differs from its reference, the derivative stands in.
 
     Reference:
         Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,
@@ -453,10 +454,10 @@ def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
         return by_change, jnp.where(changed, jnp.zeros_like(r), r)
 
     def fwd(root: jax.Array, value: jax.Array):
-        changed, multiplier = _per_change(_difference(value), _difference(root))
-        zeros = jnp.zeros_like(multiplier)
-        # what is pulled back are multipliers of the images; the references have none
-        return value, (jnp.concatenate([changed, jnp.ones_like(changed)]), jnp.concatenate([multiplier, zeros]))
+        before, reference = _other(root), _other(value)
+        # an output far from 0 is rounded more than a small change of the input would change it
+        size = jnp.maximum(_larger(root, before), _larger(value, reference))
+        return value, _per_change(value - reference, root - before, size)
 
     call.defvjp(fwd, bwd)
     return call(root, value)
@@ -472,27 +473,31 @@ def rescaled_maximum(pool: Pool, x: jax.Array) -> jax.Array:
     def call(x: jax.Array) -> jax.Array:
         return pool.forward(x)
 
-    def bwd(x: jax.Array, r: jax.Array):
-        half = len(x) // 2
-        now, before, r = x[:half], x[half:], r[:half]
+    def bwd(saved: tuple[jax.Array, jax.Array], r: jax.Array):
+        now, before = saved
         (top, back_now), (reference, back_before) = (jax.vjp(pool.forward, part) for part in (now, before))
         highest = jnp.maximum(top, reference)
         change = back_now(r * (highest - reference))[0] + back_before(r * (top - highest))[0]
-        changed, multiplier = _per_change(change, now - before)
-        multiplier = jnp.where(changed, multiplier, back_now(r)[0])
-        return (jnp.concatenate([multiplier, jnp.zeros_like(multiplier)]),)
+        changed, multiplier = _per_change(change, now - before, _larger(now, before))
+        return (jnp.where(changed, multiplier, back_now(r)[0]),)
 
-    call.defvjp(lambda x: (call(x), x), bwd)
+    call.defvjp(lambda x: (call(x), (x, _other(x))), bwd)
     return call(x)
 
 
-def _difference(x: jax.Array) -> jax.Array:
-    half = len(x) // 2
-    return x[:half] - x[half:]
+def _other(x: jax.Array) -> jax.Array:
+    """Of an image the reference's value, of a reference the image's: wherever the batch's axis lies."""
+    return lax.ppermute(x, PAIR, [(0, 1), (1, 0)])
 
 
-def _per_change(change: jax.Array, of: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where there is a change worth dividing by, and the quotient there."""
-    least = 1e3 * jnp.finfo(of.dtype).eps
-    changed = jnp.abs(of) > least
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.abs(a), jnp.abs(b))
+
+
+def _per_change(change: jax.Array, of: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where there is a change worth dividing by, and the quotient there; ``size`` is that of the numbers compared."""
+    known = jnp.finfo(of.dtype)
+    # in short dtypes a thousand roundings are everything
+    least = min(1e3 * float(known.eps), float(known.eps) ** 0.5)
+    changed = jnp.abs(of) > jnp.maximum(least * size, float(known.tiny))
     return changed, change / jnp.where(changed, of, jnp.ones_like(of))
