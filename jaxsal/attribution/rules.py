@@ -296,6 +296,16 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
     return Applied(_z_box, (low, high, _at_least_0("eps", eps)))
 
 
+def is_box(rule: Any) -> bool:
+    """Whether a rule is :func:`z_box`.
+
+    Example:
+        >>> is_box(z_box(0, 1)), is_box(flat())
+        (True, False)
+    """
+    return isinstance(rule, Applied) and rule.fn is _z_box
+
+
 def _bound(given: Any) -> Any:
     """A number, or a tuple of them; a traced array as it is."""
     if isinstance(given, jax.core.Tracer):
