@@ -367,7 +367,7 @@ def _in_and_out(channels_first: bool, kernel: jax.Array, x: jax.Array) -> jax.Ar
 def test_bounds_for_each_channel_are_refused_where_channels_are_no_longer_last():
     kernel, x = jnp.ones((2, 2, 2, 1)), jnp.ones((1, 2, 2, 2))
     bounds = (-1.0, -9.0), (1.0, 9.0)
-    inside, kept = (jax.tree_util.Partial(_in_and_out, first, kernel) for first in (True, False))
+    inside, kept = (jax.tree_util.Partial(functools.partial(_in_and_out, first), kernel) for first in (True, False))
     for method in (
         functools.partial(deep_taylor, bounds=bounds),
         functools.partial(lrp, composite=composites.epsilon_gamma_box(*bounds)),
