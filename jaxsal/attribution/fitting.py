@@ -60,8 +60,10 @@ def fitted(composite: Composite, bounds: Bounds | None, model: Model, x: jax.Arr
         ValueError: if it names a layer that does not exist, or has bounds for each channel and the network puts these
             at another axis.
     """
-    if isinstance(composite, Named):
-        _check_names(composite, model, x)
+    inner = composite
+    while isinstance(inner, Named):
+        _check_names(inner, model, x)
+        inner = inner.otherwise
     if bounds is None:
         return composite
     if max(bounds.low.size, bounds.high.size) > 1 and not channels_stay_last(model, x):

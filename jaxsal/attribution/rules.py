@@ -22,6 +22,7 @@ from jaxsal.optim.applied import Applied, concrete
 
 LayerRule = Callable[[Layer, jax.Array], jax.Array]
 Bound = float | Sequence[float] | np.ndarray | jax.Array
+# the axis that images and references lie along
 PAIR = "image and reference"
 
 
@@ -292,7 +293,7 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
     known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
     counts = {np.size(bound) for bound in (low, high) if np.ndim(bound)} - {1}
     if known and (len(counts) > 1 or not np.all(np.less(low, high))):
-        raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones, each below its own.")
+        raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones.")
     return Applied(_z_box, (low, high, _at_least_0("eps", eps)))
 
 
@@ -446,8 +447,8 @@ def held(statistic: jax.Array) -> jax.Array:
 def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
     """DeepLIFT: an activation multiplies by the change of its output per change of its input.
 
-    For a network that is run for images and references beside each other, under ``jax.vmap`` over the two with the name
-    :data:`PAIR`. Where an input hardly differs from its reference, the derivative stands in.
+    For a network that is run for images and references beside each other, under ``jax.vmap`` over the two with the axis
+    name :data:`PAIR`. Where an input hardly differs from its reference, the derivative stands in.
 
     Reference:
         Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,

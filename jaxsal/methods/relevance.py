@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from jaxsal import citations
 from jaxsal.citations import Citation
@@ -59,7 +60,8 @@ class LrpOptions(RelevanceOptions):
     def _of_the_composite(cls, value: float | None, info: ValidationInfo) -> float | None:
         composite, option = info.data.get("composite"), info.field_name or ""
         if composite and value != cls.model_fields[option].default and not _has(composite, option):
-            raise ValueError(f"the composite {composite} has no {option}")
+            told = {"composite": composite, "option": option}
+            raise PydanticCustomError("composite", "the composite {composite} has no {option}", told)
         return value
 
 

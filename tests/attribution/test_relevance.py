@@ -414,8 +414,9 @@ def test_names_of_layers_that_do_not_exist_are_refused():
     composite = composites.named({names[-1]: rules.flat()}, composites.z())
     np.testing.assert_allclose(lrp(model, x, composite=composite).sum(), 6, rtol=1e-5)
     wrong = composites.named({names[-1] + "v": rules.flat()}, composites.z())
+    name = re.escape(names[-1])
     for method in (lrp, conservation):
-        with pytest.raises(ValueError, match=f"'{re.escape(names[-1])}v', there is: .*Was '{re.escape(names[-1])}' meant"):
+        with pytest.raises(ValueError, match=f"'{name}v', there is: .*'{name}'. Was '{name}' meant"):
             method(model, x, composite=wrong)
     # a rule of linear sites is not given to others of that name
     product = Site(0, "product", "head", "mul", (1, 1), False, "")
