@@ -18,7 +18,7 @@ import jax
 
 from jaxsal.attribution import rules
 from jaxsal.attribution.rules import Bound
-from jaxsal.engine.rewire import sites
+from jaxsal.attribution.surveying import last_weights
 from jaxsal.engine.sites import Composite, Rule, Site
 from jaxsal.model import Model
 
@@ -69,7 +69,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Named:
-    """A composite with other rules at layers of certain names.
+    """A composite with other rules at linear sites of certain names.
 
     Attributes:
         rules: pairs of a layer's name and its rule.
@@ -81,14 +81,17 @@ class Named:
 
     def __call__(self, site: Site) -> Rule:
         """The rule for a site."""
-        return dict(self.rules).get(site.name) or self.otherwise(site)
+        linear = site.kind in ("convolution", "dense", "affine", "average")
+        return (dict(self.rules).get(site.name) if linear else None) or self.otherwise(site)
 
 
 def named(rules: Mapping[str, Rule], otherwise: Composite) -> Composite:
     """Other rules at layers of certain names; :func:`jaxsal.sites` prints the names.
 
+    :func:`jaxsal.lrp` and :func:`jaxsal.conservation` refuse a name that no layer has.
+
     Args:
-        rules: by the layer's name; they must suit linear sites.
+        rules: by the layer's name, for its linear sites.
         otherwise: for all other sites.
 
     Example:
@@ -115,8 +118,7 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rules:
         eps: see :func:`jaxsal.attribution.rules.epsilon`.
         bias: whether biases count, those of BatchNorm included.
     """
-    rule = rules.epsilon(eps, bias)
-    return uniform(rule, affine=rule if bias else rules.pass_on)
+    return _proportional(rules.epsilon(eps, bias), bias)
 
 
 def z(bias: bool = True) -> Rules:
@@ -125,8 +127,12 @@ def z(bias: bool = True) -> Rules:
     Args:
         bias: whether biases count, those of BatchNorm included.
     """
-    rule = rules.z(bias=bias)
-    return uniform(rule, affine=rule if bias else rules.pass_on)
+    return _proportional(rules.z(bias=bias), bias)
+
+
+def _proportional(rule: Rule, bias: bool) -> Rules:
+    # where biases count, so do shifts that stand on their own or behind an average
+    return uniform(rule, affine=rule if bias else rules.pass_on, average=rules.epsilon(bias=bias))
 
 
 def z_plus(bias: bool = True) -> Rules:
@@ -251,25 +257,28 @@ def excitation_backprop(bias: bool = False) -> Rules:
 
 @dataclass(frozen=True)
 class Indexed:
-    """A composite with another rule at one site.
+    """A composite with another rule at some sites.
 
     Attributes:
-        index: of the site.
-        rule: for it.
+        indices: of the sites.
+        rule: for them.
         otherwise: the composite for all other sites.
     """
 
-    index: int
+    indices: frozenset[int]
     rule: Rule
     otherwise: Composite
 
     def __call__(self, site: Site) -> Rule:
         """The rule for a site."""
-        return self.rule if site.index == self.index else self.otherwise(site)
+        return self.rule if site.index in self.indices else self.otherwise(site)
 
 
 def contrastive(model: Model, x: jax.Array) -> Composite:
     """Excitation backprop, contrasted at the network's last weights.
+
+    They are those of every convolution and dense site from which a way leads to the output that passes no other one:
+    of two heads whose outputs are added both.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.
@@ -279,10 +288,10 @@ def contrastive(model: Model, x: jax.Array) -> Composite:
         ValueError: if the network has no weights.
     """
     base = excitation_backprop()
-    weighted = [site.index for site, _ in sites(model, x, base) if site.kind in ("convolution", "dense")]
-    if not weighted:
+    last = last_weights(model, x, base)
+    if not last:
         raise ValueError("Excitation backprop contrasts at the last weights, and the network has none.")
-    return Indexed(weighted[-1], rules.contrasted(base.dense), base)
+    return Indexed(last, rules.contrasted(base.dense), base)
 
 
 _GRADIENT = Rules(**dict.fromkeys(
@@ -316,5 +325,5 @@ def response(gate: Rule = rules.handed_on, unpool: Rule = rules.winner) -> Rules
 
 
 def deep_lift() -> Rules:
-    """DeepLIFT, rule rescale, for a batch of images followed by as many reference images."""
+    """DeepLIFT, rule rescale, under ``jax.vmap`` over images and references: :func:`jaxsal.attribution.deep_lift`."""
     return replace(_GRADIENT, activation=rules.rescaled, pool=rules.rescaled_maximum)

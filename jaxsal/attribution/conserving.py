@@ -1,6 +1,7 @@
 """How much relevance there is at every layer, and where some is lost."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal.attribution import composites
+from jaxsal.attribution.fitting import Bounds, fitted, parted
 from jaxsal.attribution.pulling import Choice, Start, Target, choose, score, seeds
-from jaxsal.engine.rewire import observe, sites
+from jaxsal.engine.rewire import observe
 from jaxsal.engine.sites import Composite, Site
 from jaxsal.model import Model, as_pytree
 
@@ -74,17 +76,35 @@ def conservation(
         ['10.00', '9.00', '9.00']
     """
     choice = choose(model, x, target)
-    return _conservation(as_pytree(model), x, choice, composite or composites.epsilon_plus(), start)._replace(
-        sites=tuple(site for site, _ in sites(model, x, composite or composites.epsilon_plus()))
-    )
+    found = _conservation(as_pytree(model), x, choice, *parted(composite or composites.epsilon_plus(), x.dtype), start)
+    return found._replace(sites=found.sites.value)  # type: ignore[attr-defined]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Told:
+    """What is known when a program is compiled, among its results."""
+
+    value: Any
 
 
 @functools.partial(jax.jit, static_argnames=("composite", "start"))
-def _conservation(model: Model, x: jax.Array, choice: Choice, composite: Any, start: Start) -> Conservation:
-    shapes = jax.eval_shape(lambda x: dict(observe(model, composite, x).values), x)
+def _conservation(
+    model: Model, x: jax.Array, choice: Choice, composite: Any, bounds: Bounds | None, start: Start
+) -> Conservation:
+    composite = fitted(composite, bounds, model, x)
+    seen: list[tuple[Site, ...]] = []
+
+    def look(x: jax.Array) -> Any:
+        found = observe(model, composite, x)
+        seen.append(tuple(site for site, _ in found.sites))
+        return dict(found.values)
+
+    shapes = jax.eval_shape(look, x)
     offsets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     y, back = jax.vjp(lambda x, offsets: observe(model, composite, x, offsets).output, x, offsets)
     image, at_sites = back(seeds(y, choice, start=start))
     relevance = tuple(at_sites[index] for index in sorted(at_sites))
     total = jnp.stack([r.reshape(len(x), -1).sum(1) for r in (image, *relevance)])
-    return Conservation((), relevance, image, total, score(y, choice))
+    told: Any = _Told(seen[0])
+    return Conservation(told, relevance, image, total, score(y, choice))

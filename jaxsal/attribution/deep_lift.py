@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal.attribution import composites
+from jaxsal.attribution import composites, rules
 from jaxsal.attribution.paths import checked_baseline
 from jaxsal.attribution.pulling import Choice, Outputs, Target, choose, pull
 from jaxsal.engine.rewire import rewire
@@ -26,8 +26,8 @@ def deep_lift(
 
     At an activation ``m = (f(z) - f(z')) / (z - z')``; at a max-pool the change of the maximum goes to the place where
     it is, or, where it fell, to where it was. Elsewhere derivatives are taken: products of two values that depend on
-    the image, and statistics that normalise it, are not complete. An image and its reference pass through the network
-    side by side, in one batch of twice the size.
+    the image, and statistics that normalise it, are not complete. Images and references pass through the network
+    side by side, each as a batch of its own.
 
     Args:
         model: callable pytree ``x[b, *space, c] -> y[b, k]``.
@@ -86,9 +86,9 @@ def lifted(
         batch_size: outputs at once; None takes all.
     """
     reference = jnp.broadcast_to(baseline, x.shape)
-    # images and references are one batch, so that every activation sees the two beside each other
-    both = rewire(model, composites.deep_lift())
+    # an axis of their own, by which every activation finds the other one's value whatever the network does with a batch
+    both = jax.vmap(rewire(model, composites.deep_lift()), axis_name=rules.PAIR)
     multipliers = pull(
-        lambda x: both(jnp.concatenate([x, reference]))[: len(x)], x, target, outputs=outputs, batch_size=batch_size
+        lambda x: both(jnp.stack([x, reference]))[0], x, target, outputs=outputs, batch_size=batch_size
     )
     return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)

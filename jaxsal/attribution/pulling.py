@@ -65,7 +65,7 @@ def pull(
     batch_size: int | None = None,
     start: Start = "one",
 ) -> jax.Array:
-    r"""The cotangent of the image for every example's score, ``(dy/dx)^T (ds/dy)``, or that times ``s``.
+    r"""The cotangent of the image for every example's score, ``(dy/dx)^T (ds/dy)``, or ``(dy/dx)^T (y ds/dy)``.
 
     It is ``jax.vjp(fn, x)`` of the score's derivative and nothing else: where ``fn`` has a backward pass of its own,
     that is what is used. The forward pass runs once, however many outputs there are.
@@ -77,7 +77,8 @@ def pull(
             or all of that as :func:`choose` checked it.
         outputs: ``"all"`` or positions, instead of a target.
         batch_size: outputs that are pulled back at once; None takes all.
-        start: ``"one"`` starts from the score's derivative by ``y``, ``"value"`` from that times the score.
+        start: ``"one"`` starts from the score's derivative by ``y``, ``"value"`` from what each output has in the
+            score, see :func:`seeds`.
 
     Returns:
         ``[b, *space, c]``, or with ``outputs`` one for each, ``[o, b, *space, c]``. A traced target cannot be checked:
@@ -106,13 +107,17 @@ def pull(
 
 
 def seeds(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = None, start: Start = "one") -> jax.Array:
-    """What is pulled back: the score's derivative by the network's outputs.
+    """What is pulled back: the score's derivative by the network's outputs, or their parts in the score.
+
+    The parts are ``y_k ds/dy_k``. Of a single output it is its value; of a weighted sum of outputs they add up to the
+    score, ``y_0`` and ``-y_1`` for ``y_0 - y_1``. Of another function they are its linear parts, which need not add up
+    to it: ``2 s`` for a product of two outputs.
 
     Args:
         y: ``[b, k]``.
         target: as for :func:`pull`.
         outputs: as for :func:`pull`.
-        start: ``"one"``, or ``"value"`` for the derivative times the score.
+        start: ``"one"`` for the derivative, or ``"value"`` for the parts.
 
     Returns:
         ``[b, k]``, or with ``outputs`` ``[o, b, k]``.
@@ -127,11 +132,16 @@ def seeds(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = No
         ([[0.0, 1.0], [1.0, 0.0]], [[0.0, 5.0], [0.0, 4.0]])
         >>> seeds(y, lambda y: y[:, 0] * y[:, 1]).tolist()
         [[5.0, 3.0], [4.0, 2.0]]
+        >>> seeds(y, lambda y: y[:, 0] - y[:, 1], start="value").tolist()
+        [[3.0, -5.0], [2.0, -4.0]]
     """
     if start not in ("one", "value"):
-        raise ValueError(f'start got {start!r}: give "one", the derivative, or "value", that times the score.')
-    values, derivatives = _scored(y, _chosen(target, outputs, *y.shape))
-    return derivatives if start == "one" else derivatives * values[..., None]
+        raise ValueError(f'start got {start!r}: give "one", the derivative, or "value", that times the outputs.')
+    derivatives = _scored(y, _chosen(target, outputs, *y.shape))[1]
+    if start == "one":
+        return derivatives
+    # an output that does not count may be infinite
+    return jnp.where(derivatives == 0, derivatives, derivatives * jnp.broadcast_to(y, derivatives.shape))
 
 
 def score(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = None) -> jax.Array:

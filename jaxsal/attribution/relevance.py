@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxsal.attribution import composites, rules
+from jaxsal.attribution.fitting import Bounds, fitted, parted
 from jaxsal.attribution.pulling import Choice, Outputs, Start, Target, choose, pull
 from jaxsal.attribution.rules import Bound
 from jaxsal.engine.rewire import rewire
@@ -36,16 +37,19 @@ def lrp(
         outputs: ``"all"`` or positions, instead of a target: a map for each, in one program.
         batch_size: outputs at once; None takes all.
         composite: ``site -> rule``; None is :func:`jaxsal.composites.epsilon_plus`. :func:`jaxsal.sites` prints what it
-            chooses.
+            chooses. It is part of the compiled program, but for the bounds of a table's first layers
+            (:func:`jaxsal.composites.epsilon_gamma_box`), which are data.
         start: ``"value"``, or ``"one"`` for shares of 1.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. Rules without bias conserve:
-        the map sums to the score.
+        the map sums to the score, also where that is a weighted sum of outputs; of other functions of the outputs to
+        ``sum_k y_k ds/dy_k``.
 
     Raises:
         TypeError: if the model, the image or the target is of a wrong kind.
-        ValueError: if the image or the network cannot be explained, or an output does not exist.
+        ValueError: if the image or the network cannot be explained, an output does not exist, the composite names a
+            layer that does not, or it has bounds for each channel and the network puts these at another axis.
         NotImplementedError: if an operation of the network has no rule; it is named, with its line.
 
     Reference:
@@ -93,8 +97,8 @@ def deep_taylor(
 
     Raises:
         TypeError: if the model, the image or the target is of a wrong kind.
-        ValueError: if the image or the network cannot be explained, an output does not exist, or the lower bound is
-            not below the upper one.
+        ValueError: if the image or the network cannot be explained, an output does not exist, the lower bound is
+            not below the upper one, or there is one for each channel and the network puts these at another axis.
         NotImplementedError: if an operation of the network has no rule.
 
     Reference:
@@ -199,13 +203,31 @@ def contrastive_excitation_backprop(
         >>> [f"{r:.2f}" for r in contrastive_excitation_backprop(model, x, start="one").ravel()]
         ['0.25', '-1.00', '0.75']
     """
-    choice = choose(model, x, target, outputs)
-    return propagated(as_pytree(model), x, choice, composites.contrastive(model, x), batch_size, start)
+    return _contrasted(as_pytree(model), x, choose(model, x, target, outputs), batch_size, start)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "start"))
+def _contrasted(model: Model, x: jax.Array, choice: Choice, batch_size: int | None, start: Start) -> jax.Array:
+    # the network's last weights are looked for when it is compiled, and not again
+    return pull(rewire(model, composites.contrastive(model, x)), x, choice, batch_size=batch_size, start=start)
+
+
+def propagated(
+    model: Model, x: jax.Array, choice: Choice, composite: Composite, batch_size: int | None, start: Start
+) -> jax.Array:
+    """What is pulled back through a rewired network, compiled once for new weights, images, outputs and bounds."""
+    return _propagated(model, x, choice, *parted(composite, x.dtype), batch_size, start)
 
 
 @functools.partial(jax.jit, static_argnames=("composite", "batch_size", "start"))
-def propagated(
-    model: Model, x: jax.Array, choice: Choice, composite: Any, batch_size: int | None, start: Start
+def _propagated(
+    model: Model,
+    x: jax.Array,
+    choice: Choice,
+    composite: Any,
+    bounds: Bounds | None,
+    batch_size: int | None,
+    start: Start,
 ) -> jax.Array:
-    """What is pulled back through a rewired network, compiled once for new weights, images and outputs."""
-    return pull(rewire(model, composite), x, choice, batch_size=batch_size, start=start)
+    suited = fitted(composite, bounds, model, x)
+    return pull(rewire(model, suited), x, choice, batch_size=batch_size, start=start)

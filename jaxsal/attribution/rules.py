@@ -11,26 +11,48 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxsal.engine.sites import Layer, Pool, hand_over, mended
 from jaxsal.engine.sites import gradient as gradient
-from jaxsal.optim.applied import Applied
+from jaxsal.optim.applied import Applied, concrete
 
 LayerRule = Callable[[Layer, jax.Array], jax.Array]
-Bound = float | Sequence[float]
+Bound = float | Sequence[float] | np.ndarray | jax.Array
+# the axis that images and references lie along
+PAIR = "image and reference"
 
 
 def stabilised(z: jax.Array, eps: float) -> jax.Array:
     """``z`` moved away from 0 by ``eps``, to the side where it is; 0 counts as positive.
 
+    Args:
+        z: to divide by.
+        eps: at least 0. What the dtype cannot tell from 0 counts as 0; there an output of exactly 0 becomes infinite,
+            so that it passes nothing on.
+
     Example:
         >>> stabilised(jnp.array([2.0, -2.0, 0.0]), 0.5).tolist()
         [2.5, -2.5, 0.5]
+        >>> (1 / stabilised(jnp.array([2.0, 0.0]), 0.0)).tolist()
+        [0.5, 0.0]
     """
-    return z + jnp.where(z >= 0, eps, -eps).astype(z.dtype)
+    least = jnp.asarray(eps, z.dtype)
+    # what is below the least normal number would make quotients overflow
+    least = jnp.where(least > 0, jnp.maximum(least, float(jnp.finfo(z.dtype).tiny)), least)
+    moved = z + jnp.where(z >= 0, least, -least)
+    return jnp.where(moved == 0, jnp.inf, moved)
+
+
+def _at_least_0(name: str, given: Any) -> Any:
+    """A number as Python's own: rules built alike are then equal, and have a hash; a traced one as it is."""
+    number = concrete(given)
+    if not isinstance(number, jax.core.Tracer) and not number >= 0:
+        raise ValueError(f"{name} got {given}, at least 0 is needed.")
+    return number
 
 
 def epsilon(eps: float = 1e-6, bias: bool = True) -> LayerRule:
@@ -39,6 +61,9 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> LayerRule:
     Args:
         eps: at least 0; the larger, the less small and contradicting outputs pass on. Relevance is lost by it.
         bias: whether the bias counts in ``z``; its share is then lost. Without, relevance is conserved.
+
+    Raises:
+        ValueError: if ``eps`` is below 0, in this rule as in all others.
 
     Reference:
         Bach et al. 2015, On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
@@ -50,7 +75,7 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> LayerRule:
         >>> lrp(model, jnp.array([[[3.0], [4.0]]]), composite=composites.epsilon(0.0)).ravel().tolist()
         [6.0, 4.0]
     """
-    return Applied(_epsilon, (eps, bias))
+    return Applied(_epsilon, (_at_least_0("eps", eps), bool(bias)))
 
 
 def _epsilon(eps: float, bias: bool, layer: Layer, r: jax.Array) -> jax.Array:
@@ -69,12 +94,12 @@ def z(eps: float = 1e-9, bias: bool = True) -> LayerRule:
 
 
 def proportional(eps: float = 1e-6) -> LayerRule:
-    """Each input its share of the output: what pools by average and means pass on by.
+    """Each input its share of the average, whatever is added to it: what pools by average and means pass on by.
 
     Args:
         eps: see :func:`epsilon`.
     """
-    return epsilon(eps)
+    return epsilon(eps, bias=False)
 
 
 def _parts(x: Any) -> tuple[Any, Any]:
@@ -100,9 +125,10 @@ def alpha_beta(alpha: float = 2.0, beta: float = 1.0, bias: bool = True, eps: fl
     Reference:
         Bach et al. 2015, https://doi.org/10.1371/journal.pone.0130140
     """
-    if abs(alpha - beta - 1) > 1e-9 or beta < 0:
+    alpha, beta = float(alpha), float(beta)
+    if abs(alpha - beta - 1) > 1e-6 or beta < 0:
         raise ValueError(f"alpha_beta got alpha = {alpha}, beta = {beta}: alpha - beta must be 1 and beta at least 0.")
-    return Applied(_alpha_beta, (float(alpha), float(beta), bias, eps))
+    return Applied(_alpha_beta, (alpha, beta, bool(bias), _at_least_0("eps", eps)))
 
 
 def _alpha_beta(alpha: float, beta: float, bias: bool, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
@@ -150,7 +176,7 @@ def same_sign(eps: float = 1e-6) -> LayerRule:
     Reference:
         Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
     """
-    return Applied(_same_sign, (eps,))
+    return Applied(_same_sign, (_at_least_0("eps", eps),))
 
 
 def _same_sign(eps: float, layer: Layer, r: jax.Array) -> jax.Array:
@@ -194,7 +220,7 @@ def gamma(g: float = 0.25, bias: bool = True, eps: float = 1e-6) -> LayerRule:
         Montavon et al. 2019, Layer-wise relevance propagation: an overview,
         https://doi.org/10.1007/978-3-030-28954-6_10
     """
-    return Applied(_gamma, (float(g), bias, eps))
+    return Applied(_gamma, (float(_at_least_0("g", g)), bool(bias), _at_least_0("eps", eps)))
 
 
 def _gamma(g: float, bias: bool, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
@@ -219,7 +245,7 @@ def flat(eps: float = 1e-6) -> LayerRule:
     Reference:
         Lapuschkin et al. 2019, Unmasking Clever Hans predictors, https://doi.org/10.1038/s41467-019-08987-4
     """
-    return Applied(_flat, (eps,))
+    return Applied(_flat, (_at_least_0("eps", eps),))
 
 
 def _flat(eps: float, layer: Layer, r: jax.Array) -> jax.Array:
@@ -237,7 +263,7 @@ def w_square(bias: bool = False, eps: float = 1e-6) -> LayerRule:
     Reference:
         Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
     """
-    return Applied(_w_square, (bias, eps))
+    return Applied(_w_square, (bool(bias), _at_least_0("eps", eps)))
 
 
 def _w_square(bias: bool, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
@@ -252,29 +278,51 @@ def z_box(low: Bound, high: Bound, eps: float = 1e-6) -> LayerRule:
     ``r_i = sum_j (a_i w_ij - l_i w_ij^+ - h_i w_ij^-) / (sum of these) r_j``.
 
     Args:
-        low: least value, or one for each channel.
+        low: least value, or one for each channel: for each place along the last axis of the layer's input.
         high: greatest value, or one for each channel.
         eps: see :func:`epsilon`.
 
     Raises:
-        ValueError: if a lower bound is not below the upper one; when the rule is used, if there is not one bound for
-            each channel of the layer's input.
+        ValueError: if a lower bound is not below the upper one, or a bound is neither a number nor a list of numbers;
+            when the rule is used, if there is not one bound for each channel of the layer's input.
 
     Reference:
         Montavon et al. 2017, https://doi.org/10.1016/j.patcog.2016.11.008
     """
-    low, high = (tuple(map(float, b)) if isinstance(b, Sequence) else float(b) for b in (low, high))
-    if not np.all(np.less(low, high)):
+    low, high = _bound(low), _bound(high)
+    known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
+    counts = {np.size(bound) for bound in (low, high) if np.ndim(bound)} - {1}
+    if known and (len(counts) > 1 or not np.all(np.less(low, high))):
         raise ValueError(f"z_box got the bounds {low} and {high}: the lower ones must lie below the upper ones.")
-    return Applied(_z_box, (low, high, eps))
+    return Applied(_z_box, (low, high, _at_least_0("eps", eps)))
+
+
+def is_box(rule: Any) -> bool:
+    """Whether a rule is :func:`z_box`.
+
+    Example:
+        >>> is_box(z_box(0, 1)), is_box(flat())
+        (True, False)
+    """
+    return isinstance(rule, Applied) and rule.fn is _z_box
+
+
+def _bound(given: Any) -> Any:
+    """A number, or a tuple of them; a traced array as it is."""
+    if isinstance(given, jax.core.Tracer):
+        return given
+    found = np.asarray(given, np.float64)
+    if found.ndim > 1:
+        raise ValueError(f"z_box got a bound of shape {found.shape}: give a number, or one for each channel.")
+    return tuple(found.tolist()) if found.ndim else float(found)
 
 
 def _z_box(low: Any, high: Any, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
     for bound in (low, high):
-        if isinstance(bound, tuple) and len(bound) not in (1, layer.a.shape[-1]):
+        if np.ndim(bound) and np.shape(bound)[0] not in (1, layer.a.shape[-1]):
             raise ValueError(
-                f"z_box got {len(bound)} bounds for a layer whose input is {layer.a.shape}: give one number, or "
-                f"{layer.a.shape[-1]} along its last axis."
+                f"z_box got {np.shape(bound)[0]} bounds for a layer whose input is {layer.a.shape}: give one number, "
+                f"or {layer.a.shape[-1]} along its last axis."
             )
     up, down = _parts(layer.weights)
     channels = (1,) * (layer.a.ndim - 1) + (-1,)
@@ -296,7 +344,7 @@ def in_proportion(eps: float = 1e-6) -> Callable[..., Sequence[jax.Array]]:
         eps: see :func:`epsilon`. Where parts nearly cancel, shares are many times the relevance: raise ``eps``, or take
             :func:`by_magnitude`.
     """
-    return Applied(_in_proportion, (eps,))
+    return Applied(_in_proportion, (_at_least_0("eps", eps),))
 
 
 def _in_proportion(eps: float, parts: Sequence[jax.Array], total: jax.Array, r: jax.Array) -> Sequence[jax.Array]:
@@ -310,11 +358,11 @@ def by_magnitude(eps: float = 1e-6) -> Callable[..., Sequence[jax.Array]]:
     Args:
         eps: added to the sum of absolute values.
     """
-    return Applied(_by_magnitude, (eps,))
+    return Applied(_by_magnitude, (_at_least_0("eps", eps),))
 
 
 def _by_magnitude(eps: float, parts: Sequence[jax.Array], total: jax.Array, r: jax.Array) -> Sequence[jax.Array]:
-    s = r / (sum(map(jnp.abs, parts), start=jnp.zeros_like(total)) + jnp.asarray(eps, total.dtype))
+    s = r / stabilised(sum(map(jnp.abs, parts), start=jnp.zeros_like(total)), eps)
     return [jnp.abs(part) * s for part in parts]
 
 
@@ -399,8 +447,8 @@ def held(statistic: jax.Array) -> jax.Array:
 def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
     """DeepLIFT: an activation multiplies by the change of its output per change of its input.
 
-    The second half of the batch are reference images. Where an input hardly differs from its reference, the derivative
-    stands in.
+    For a network that is run for images and references beside each other, under ``jax.vmap`` over the two with the axis
+    name :data:`PAIR`. Where an input hardly differs from its reference, the derivative stands in.
 
     Reference:
         Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,
@@ -417,10 +465,10 @@ def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
         return by_change, jnp.where(changed, jnp.zeros_like(r), r)
 
     def fwd(root: jax.Array, value: jax.Array):
-        changed, multiplier = _per_change(_difference(value), _difference(root))
-        zeros = jnp.zeros_like(multiplier)
-        # what is pulled back are multipliers of the images; the references have none
-        return value, (jnp.concatenate([changed, jnp.ones_like(changed)]), jnp.concatenate([multiplier, zeros]))
+        before, reference = _other(root), _other(value)
+        # an output far from 0 is rounded more than a small change of the input would change it
+        size = jnp.maximum(_larger(root, before), _larger(value, reference))
+        return value, _per_change(value - reference, root - before, size)
 
     call.defvjp(fwd, bwd)
     return call(root, value)
@@ -436,27 +484,31 @@ def rescaled_maximum(pool: Pool, x: jax.Array) -> jax.Array:
     def call(x: jax.Array) -> jax.Array:
         return pool.forward(x)
 
-    def bwd(x: jax.Array, r: jax.Array):
-        half = len(x) // 2
-        now, before, r = x[:half], x[half:], r[:half]
+    def bwd(saved: tuple[jax.Array, jax.Array], r: jax.Array):
+        now, before = saved
         (top, back_now), (reference, back_before) = (jax.vjp(pool.forward, part) for part in (now, before))
         highest = jnp.maximum(top, reference)
         change = back_now(r * (highest - reference))[0] + back_before(r * (top - highest))[0]
-        changed, multiplier = _per_change(change, now - before)
-        multiplier = jnp.where(changed, multiplier, back_now(r)[0])
-        return (jnp.concatenate([multiplier, jnp.zeros_like(multiplier)]),)
+        changed, multiplier = _per_change(change, now - before, _larger(now, before))
+        return (jnp.where(changed, multiplier, back_now(r)[0]),)
 
-    call.defvjp(lambda x: (call(x), x), bwd)
+    call.defvjp(lambda x: (call(x), (x, _other(x))), bwd)
     return call(x)
 
 
-def _difference(x: jax.Array) -> jax.Array:
-    half = len(x) // 2
-    return x[:half] - x[half:]
+def _other(x: jax.Array) -> jax.Array:
+    """Of an image the reference's value, of a reference the image's: wherever the batch's axis lies."""
+    return lax.ppermute(x, PAIR, [(0, 1), (1, 0)])
 
 
-def _per_change(change: jax.Array, of: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where there is a change worth dividing by, and the quotient there."""
-    least = 1e3 * jnp.finfo(of.dtype).eps
-    changed = jnp.abs(of) > least
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.abs(a), jnp.abs(b))
+
+
+def _per_change(change: jax.Array, of: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where there is a change worth dividing by, and the quotient there; ``size`` is that of the numbers compared."""
+    known = jnp.finfo(of.dtype)
+    # in short dtypes a thousand roundings are everything
+    least = min(1e3 * float(known.eps), float(known.eps) ** 0.5)
+    changed = jnp.abs(of) > jnp.maximum(least * size, float(known.tiny))
     return changed, change / jnp.where(changed, of, jnp.ones_like(of))

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from jaxsal import citations
 from jaxsal.citations import Citation
@@ -35,8 +36,10 @@ class LrpOptions(RelevanceOptions):
 
     Attributes:
         composite: which rules go where, see :mod:`jaxsal.composites`.
-        epsilon: stabiliser of dense layers, and of all layers of the composite ``epsilon``.
-        gamma: of the rules of that name.
+        epsilon: stabiliser of dense layers, and of all layers of the composite ``epsilon``; for those whose names begin
+            with it.
+        gamma: how much more counts what speaks for a layer's output, for ``gamma`` and ``epsilon-gamma-box``.
+        alpha: weight of what excites, at least 1, for ``alpha-beta``; what inhibits has 1 less.
         low: least intensity of images, for ``epsilon-gamma-box``; None takes this image's.
         high: greatest intensity; None takes this image's.
     """
@@ -48,8 +51,18 @@ class LrpOptions(RelevanceOptions):
     ] = "epsilon-plus"  # fmt: skip
     epsilon: Positive = 1e-6
     gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
+    alpha: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     low: Finite | None = None
     high: Finite | None = None
+
+    @field_validator("epsilon", "gamma", "alpha", "low", "high")
+    @classmethod
+    def _of_the_composite(cls, value: float | None, info: ValidationInfo) -> float | None:
+        composite, option = info.data.get("composite"), info.field_name or ""
+        if composite and value != cls.model_fields[option].default and not _has(composite, option):
+            told = {"composite": composite, "option": option}
+            raise PydanticCustomError("composite", "the composite {composite} has no {option}", told)
+        return value
 
 
 class DeepTaylorOptions(RelevanceOptions):
@@ -75,6 +88,22 @@ class DeepLiftOptions(Options):
     batch_size: Count | None = None
 
 
+def _has(composite: str, option: str) -> bool:
+    """Whether a composite has rules that an option belongs to."""
+    if option == "epsilon":
+        return composite.startswith("epsilon")
+    return composite in {"gamma": ("gamma", "epsilon-gamma-box"), "alpha": ("alpha-beta",)}.get(
+        option, ("epsilon-gamma-box",)
+    )
+
+
+def _lrp_papers(options: LrpOptions) -> tuple[Citation, ...]:
+    """Of a composite, besides the one that LRP is from."""
+    if options.composite.startswith(("epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box")):
+        return (citations.KOHLBRENNER_2020,)
+    return (citations.MONTAVON_2017,) if options.composite in ("z-plus", "w-square") else ()
+
+
 def _composite(options: LrpOptions, x: "jax.Array") -> Any:
     from jaxsal.attribution import composites
 
@@ -84,6 +113,8 @@ def _composite(options: LrpOptions, x: "jax.Array") -> Any:
         return make(low, high, options.epsilon, options.gamma)
     if options.composite == "gamma":
         return make(options.gamma)
+    if options.composite == "alpha-beta":
+        return make(options.alpha, options.alpha - 1)
     return make(options.epsilon) if options.composite.startswith("epsilon") else make()
 
 
@@ -223,7 +254,7 @@ def relevance() -> tuple[Method, ...]:
             title="Layer-wise relevance propagation",
             family="relevance",
             citations=(citations.BACH_2015,),
-            cites=lambda options: (citations.KOHLBRENNER_2020,) if options.composite != "epsilon" else (),
+            cites=_lrp_papers,
             cost=_SHARES,
             reading=(
                 "The output's value, shared back layer by layer among what made it: red where a voxel's share has the "
@@ -244,7 +275,8 @@ def relevance() -> tuple[Method, ...]:
             citations.MONTAVON_2017,
             _SHARES,
             "The output's value, shared back among what excites it, with the image compared to one that would not: "
-            "voxels have the sign of the output. For networks of ReLUs.",
+            "voxels have the sign of the output, but where the network adds values of both signs to one another, as "
+            "residual networks do. For networks of ReLUs.",
             _deep_taylor,
             DeepTaylorOptions,
         ),

@@ -73,6 +73,33 @@ def test_where_nothing_changes_nothing_is_given():
     np.testing.assert_allclose(deep_lift(model, x, baseline=x.at[0, 2].set(0)).ravel(), [0, 0, 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e5])
+def test_small_and_large_numbers_are_complete_alike(scale: float):
+    model = lambda x: jax.nn.relu(x.sum(1) - scale) / scale  # noqa: E731
+    # -1 at the reference and 3 at the image, of which the ReLU leaves 3
+    found = deep_lift(model, jnp.full((1, 4, 1), scale))
+    np.testing.assert_allclose(found.ravel(), 0.75, rtol=1e-5)
+
+
+def _transposed(w: jax.Array, x: jax.Array) -> jax.Array:
+    return (jax.nn.relu(w @ x.reshape(len(x), -1).T)).T
+
+
+def _slice_by_slice(w: jax.Array, x: jax.Array) -> jax.Array:
+    slices = jax.nn.relu(jnp.moveaxis(x, 1, 0).reshape(-1, 2) @ w[:, :2].T)  # slices first, images behind
+    return slices.reshape(3, len(x), 4).max(0)
+
+
+@pytest.mark.parametrize("network", [_transposed, _slice_by_slice])
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_wherever_the_network_puts_the_batch(network, images: int):
+    rng = np.random.default_rng(0)
+    w, x, baseline = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 6), (images, 3, 2), (images, 3, 2)))
+    model = lambda x: network(w, x) @ jnp.arange(1.0, 5)[:, None]  # noqa: E731
+    found = deep_lift(model, x, baseline=baseline)
+    np.testing.assert_allclose(found.sum((1, 2)), (model(x) - model(baseline))[:, 0], rtol=1e-4, atol=1e-5)
+
+
 def test_contract():
     model, x = jax.tree.map(lambda a: a.astype(jnp.float32), (network(2), image(2, 3)))
     every = deep_lift(model, x, outputs="all", baseline=x[:1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import sys
 import types
 
@@ -9,10 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from jaxsal import composites, deconvnet, deep_taylor, excitation_backprop, guided_backprop, lrp, rules
+from jaxsal import (
+    composites,
+    conservation,
+    deconvnet,
+    deep_taylor,
+    excitation_backprop,
+    guided_backprop,
+    lrp,
+    rules,
+    sites,
+)
 from jaxsal.attribution import contrastive_excitation_backprop, pull
 from jaxsal.engine.rewire import rewire
+from jaxsal.engine.sites import Site
 from tests.attribution.goldens import golden
 from tests.attribution.residual import QUICKLY, channels_first, channels_last, conv, image, in_torch, max_pool, network
 
@@ -257,6 +270,26 @@ def test_excitation_backprop_is_a_distribution_and_its_contrast_adds_up_to_nothi
     )
 
 
+def test_heads_that_are_added_are_contrasted_like_one():
+    rng = np.random.default_rng(0)
+    body, first, second = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 4), (4, 1), (4, 1)))
+    x = jnp.array([[[1.0], [2.0], [0.5]]])
+
+    def two(x: jax.Array) -> jax.Array:
+        h = jax.nn.relu(x[..., 0] @ jnp.abs(body))
+        return h @ first + h @ second
+
+    found = contrastive_excitation_backprop(two, x, start="one")
+    np.testing.assert_allclose(found.sum(), 0, atol=1e-4)
+    (index,) = (site.index for site, _ in sites(two, x, composites.z_plus()) if site.first and site.kind == "dense")
+    assert composites.contrastive(two, x).indices == {index + 2, index + 3}
+    # a network behind which nothing but its input is added again
+    skipped = lambda x: jax.nn.relu(x[..., 0] @ body) @ jnp.ones((4, 1)) + x.sum(1)  # noqa: E731
+    chosen = [site.kind for site, rule in sites(skipped, x, composites.contrastive(skipped, x))
+              if rule == rules.contrasted(rules.z_plus(bias=False))]  # fmt: skip
+    assert chosen == ["dense"]
+
+
 def test_contrast_needs_weights():
     with pytest.raises(ValueError, match="the network has none"):
         contrastive_excitation_backprop(lambda x: x.sum(1), jnp.ones((1, 2, 1)))
@@ -300,3 +333,91 @@ def test_relevance_starts_from_the_score_and_gradients_from_one():
     np.testing.assert_allclose(lrp(model, x, start="one").sum(), 1, rtol=1e-5)
     for method in (guided_backprop, deconvnet):
         np.testing.assert_allclose(method(model, x, start="value"), 9 * method(model, x), rtol=1e-5)
+
+
+def test_relevance_of_a_difference_of_outputs_sums_to_it():
+    model = lambda x: x[..., 0] @ jnp.array([[2.0, 1.0, 5.0], [1.0, 3.0, 7.0]])  # noqa: E731
+    x = jnp.array([[[3.0], [1.0]], [[1.0], [2.0]]])
+    found = lrp(model, x, lambda y: y[:, 0] - 0.5 * y[:, 1], composite=composites.z())
+    np.testing.assert_allclose(found[..., 0], [[4.5, -0.5], [1.5, -1.0]], rtol=1e-5)
+
+
+def test_without_bias_a_shift_behind_an_average_takes_nothing():
+    def model(x: jax.Array) -> jax.Array:
+        return (jax.nn.relu(x).mean(1) + jnp.array([[-0.2, -0.3]])) @ jnp.array([[1.0], [2.0]])
+
+    x = jnp.array([[[1.0, 2.0], [0.5, 4.0]]])
+    score = model(x)[0, 0]
+    np.testing.assert_allclose(lrp(model, x, composite=composites.z(bias=False)).sum(), score, rtol=1e-5)
+    np.testing.assert_allclose(lrp(model, x).sum(), score, rtol=1e-4)
+    np.testing.assert_allclose(excitation_backprop(model, x, start="one").sum(), 1, rtol=1e-4)
+    # with bias it does, as any other bias: input x gradient is left
+    gradient = jax.grad(lambda x: model(x).sum())(x)
+    np.testing.assert_allclose(lrp(model, x, composite=composites.z()), x * gradient, rtol=1e-4)
+
+
+def _in_and_out(channels_first: bool, kernel: jax.Array, x: jax.Array) -> jax.Array:
+    if channels_first:
+        x, dims = x.transpose(0, 3, 1, 2) * 2, ("NCHW", "HWIO", "NHWC")
+    else:
+        x, dims = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))) * 2, ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dims).sum((1, 2))
+
+
+def test_bounds_for_each_channel_are_refused_where_channels_are_no_longer_last():
+    kernel, x = jnp.ones((2, 2, 2, 1)), jnp.ones((1, 2, 2, 2))
+    bounds = (-1.0, -9.0), (1.0, 9.0)
+    inside, kept = (jax.tree_util.Partial(functools.partial(_in_and_out, first), kernel) for first in (True, False))
+    for method in (
+        functools.partial(deep_taylor, bounds=bounds),
+        functools.partial(lrp, composite=composites.epsilon_gamma_box(*bounds)),
+        functools.partial(conservation, composite=composites.epsilon_gamma_box(*bounds)),
+    ):
+        with pytest.raises(ValueError, match="to another axis before its first layer: give one lower"):
+            method(inside, x)
+        method(kept, x)
+    assert deep_taylor(inside, x, bounds=(-1.0, 1.0)).shape == x.shape
+
+
+def test_what_differs_from_image_to_image_is_not_traced_again():
+    traces = []
+
+    def model(x: jax.Array) -> jax.Array:
+        traces.append(1)
+        return x[..., 0] @ jnp.array([[1.0], [2.0]])
+
+    x = jnp.array([[[1.0], [2.0]]])
+    for method in (
+        lambda x, high: deep_taylor(model, x, bounds=(-high, high)),
+        lambda x, high: lrp(model, x, composite=composites.epsilon_gamma_box(-high, [high])),
+        lambda x, high: contrastive_excitation_backprop(model, x),
+        lambda x, high: conservation(model, x).map,
+    ):
+        first = method(x, 3.0)
+        before = len(traces)
+        again = method(x + 1, 4.0)
+        assert len(traces) == before
+        assert (np.asarray(first) != np.asarray(again)).any()
+    # bounds are used, and not those that it was compiled with: 2 + 4 and twice 3 + 4 of 8
+    np.testing.assert_allclose(deep_taylor(model, x + 1, bounds=(-4, 9)).ravel(), [8 * 6 / 20, 8 * 14 / 20], rtol=1e-5)
+
+
+def test_names_of_layers_that_do_not_exist_are_refused():
+    weights = {"stem": {"kernel": jnp.ones((2, 3))}, "head": {"kernel": jnp.ones((3, 1))}}
+
+    def fn(weights, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x[..., 0] @ weights["stem"]["kernel"]) @ weights["head"]["kernel"]
+
+    model, x = jax.tree_util.Partial(fn, weights), jnp.ones((1, 2, 1))
+    names = [site.name for site, _ in sites(model, x, composites.z()) if site.name]
+    assert len(set(names)) == 2
+    composite = composites.named({names[-1]: rules.flat()}, composites.z())
+    np.testing.assert_allclose(lrp(model, x, composite=composite).sum(), 6, rtol=1e-5)
+    wrong = composites.named({names[-1] + "v": rules.flat()}, composites.z())
+    name = re.escape(names[-1])
+    for method in (lrp, conservation):
+        with pytest.raises(ValueError, match=f"'{name}v', there is: .*'{name}'. Was '{name}' meant"):
+            method(model, x, composite=wrong)
+    # a rule of linear sites is not given to others of that name
+    product = Site(0, "product", "head", "mul", (1, 1), False, "")
+    assert composites.named({"head": rules.flat()}, composites.z())(product) is rules.halved

@@ -205,6 +205,37 @@ def test_bounds_must_be_one_for_each_channel():
 def test_equal_rules_are_one_static_argument():
     assert rules.gamma(0.1) == rules.gamma(0.1) != rules.gamma(0.2)
     assert hash(rules.z_box([0.0, 1.0], 2)) == hash(rules.z_box((0.0, 1.0), 2.0))
+    assert rules.z_box(np.zeros(2), jnp.ones(2)) == rules.z_box((0, 0), [1.0, 1.0])
+    single = np.float32(0.5)
+    for rule in (rules.epsilon, rules.z, rules.flat, rules.w_square, rules.z_plus, rules.same_sign, rules.in_proportion,
+                 rules.by_magnitude):  # fmt: skip
+        assert hash(rule(eps=jnp.asarray(single))) == hash(rule(eps=single)) == hash(rule(eps=0.5))
+    assert hash(rules.gamma(jnp.asarray(single), np.True_, single)) == hash(rules.gamma(0.5, eps=0.5))
+    assert hash(rules.alpha_beta(jnp.asarray(2.0), single * 2)) == hash(rules.alpha_beta())
+    lrp(lambda x: x.sum(1), jnp.ones((1, 2, 1)), composite=composites.epsilon(jnp.float32(1e-3)))  # type: ignore[arg-type]
+
+
+def test_stabilisers_must_not_be_below_zero():
+    for rule in (rules.epsilon, rules.flat, rules.in_proportion, rules.gamma):
+        with pytest.raises(ValueError, match="-1.*at least 0 is needed"):
+            rule(-1)
+    with pytest.raises(ValueError, match=r"shape \(1, 2\).*one for each channel"):
+        rules.z_box(0.0, np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(("composite", "dtype"), [
+    (composites.epsilon(0.0), "float32"), (composites.z(), "float16"), (composites.epsilon(), "float16"),
+    (composites.z_plus(), "bfloat16"), (dataclasses.replace(composites.z(), sum=rules.by_magnitude(0.0)), "float32"),
+])  # fmt: skip
+def test_an_image_of_zeros_has_a_map_of_zeros(composite, dtype: str):
+    w = jnp.array([[1.0, -2.0], [3.0, 1.0]], dtype)
+
+    def model(x: jax.Array) -> jax.Array:
+        return (x[..., 0] @ w + x[..., 0]).sum(1, keepdims=True)
+
+    found = lrp(model, jnp.array([[[0.0], [0.0]], [[2.0], [1.0]]], dtype), composite=composite, start="one")
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(found[1].astype(jnp.float32).sum(), 1, rtol=0.05)
 
 
 # by hand

@@ -427,6 +427,46 @@ def test_references_are_recorded_and_never_overwritten(here, model_file):
     assert (answer.code, "its reference scans are others" in answer.err) == (1, True)
 
 
+def test_relevance_takes_the_options_of_its_composite_and_cites_its_papers():
+    lrp = methods.find_method("lrp")
+
+    def papers(composite: str) -> list[str]:
+        return [citation.key.partition("20")[0] for citation in lrp.cited(lrp.options(composite=composite))]
+
+    for composite in ("epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box"):
+        assert papers(composite) == ["bach", "kohlbrenner"]
+    for composite in ("z", "flat", "gamma", "alpha-beta", "epsilon", "preset-a"):
+        assert papers(composite) == ["bach"]
+    assert papers("w-square") == ["bach", "montavon"]
+    for composite, options in {
+        "z": {"epsilon": 0.1}, "epsilon": {"gamma": 0.5}, "gamma": {"low": 0.0}, "epsilon-plus": {"alpha": 3.0},
+        "preset-b": {"high": 1.0},
+    }.items():  # fmt: skip
+        ((name, value),) = options.items()
+        with pytest.raises(ValueError, match=f"{name} got {value}; the composite {composite} has no {name}"):
+            methods.check_options(lrp, {"composite": composite, **options})
+        with pytest.raises(ValueError, match=f"the composite {composite} has no {name}"):
+            methods.check_options(lrp, {**options, "composite": composite})  # in any order
+    complete = methods.check_options(lrp, {"composite": "z"}).model_dump()
+    assert methods.check_options(lrp, complete).model_dump() == complete  # as a record of a run has them
+    with pytest.raises(ValueError, match="alpha got 0.5"):
+        methods.check_options(lrp, {"composite": "alpha-beta", "alpha": 0.5})
+
+
+def test_alpha_weighs_what_excites(planted):
+    usual, same, other = (
+        np.asarray(explained(planted, "lrp", [LEFT.output], composite="alpha-beta", **options).found.maps)
+        for options in ({}, {"alpha": 2.0}, {"alpha": 1.0})
+    )
+    np.testing.assert_array_equal(usual, same)
+    assert (usual != other).any()
+
+
+def test_deep_taylor_promises_no_sign_where_residual_sums_break_it():
+    (reading,) = methods.find_method("deep-taylor").reading
+    assert "but where the network adds values of both signs" in reading
+
+
 def test_wrong_options_are_answered_with_what_there_is_before_anything_is_loaded(here):
     answer = call("explain", "a.nii.gz", "-m", "none", "--method", "saliency", "--lamda", "3")
     assert answer.code == 2
