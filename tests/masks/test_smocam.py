@@ -96,9 +96,17 @@ def test_images_and_outputs_do_not_influence_each_other(x):
     assert int(alone.steps[0, 0]) == int(together.steps[1, 1])
 
 
-def test_the_recommended_solver_depends_on_neighbours_by_rounding_only(result, x):
+@pytest.mark.parametrize("solver", [None, optim.armijo_once()], ids=["recommended", "published"])
+def test_the_number_of_lanes_touches_no_mask(x, solver):
+    options = dict(sigma=0.02, gamma=1.0, max_steps=400, solver=solver)
+    few, many = (smocam(PARTS, x, lanes=lanes, **options) for lanes in (1, 2))
+    assert few.usage.lanes < many.usage.lanes
+    chex.assert_trees_all_close(few.mask, many.mask, rtol=0, atol=1e-5)
+
+
+def test_a_batch_of_images_has_the_masks_of_its_images_up_to_rounding(result, x):
     alone = smocam(PARTS, x[1:], outputs=[1], sigma=0.02, gamma=1.0, max_steps=400)
-    # one lane rounds differently than four, and whether a step is accepted is a yes or no
+    # the head rounds a batch differently than an image, and whether a step is accepted is a yes or no
     chex.assert_trees_all_close(alone.mask[0, 0], result.mask[1, 1], rtol=1e-3, atol=1e-3)
     chex.assert_trees_all_close(alone.value[0, 0], result.value[1, 1], rtol=1e-2)
 
