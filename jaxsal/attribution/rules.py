@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsal.engine.sites import Layer, Pool, hand_over, mended
+from jaxsal.engine.sites import Layer, Pool, constant, hand_over, mended
 from jaxsal.engine.sites import gradient as gradient
 from jaxsal.optim.applied import Applied, concrete
 
@@ -405,21 +405,24 @@ def repeated(pool: Pool, x: jax.Array) -> jax.Array:
         return pool.forward(x)
 
     def bwd(x: jax.Array, r: jax.Array):
-        window, strides, padding = pool.window, pool.strides, pool.padding
         zero = np.zeros((), x.dtype)  # not JAX's: traced, it would make this another operation, without a derivative
-        sums = lambda x: lax.reduce_window(x, zero, lax.add, window, strides, padding)  # noqa: E731
-        like = jnp.zeros(x.shape, r.dtype)
-        return (jax.vjp(lambda x: sums(x).reshape(r.shape), like)[1](r)[0],)
 
-    call.defvjp(lambda x: (call(x), x), bwd)
+        def sums(x: jax.Array) -> jax.Array:
+            return lax.reduce_window(
+                x, zero, lax.add, pool.window, pool.strides, pool.padding, window_dilation=pool.dilation
+            ).reshape(r.shape)
+
+        return (jax.vjp(sums, jnp.zeros(x.shape, r.dtype))[1](r)[0],)
+
+    call.defvjp(lambda x: (pool.forward(x), x), bwd)
     return call(x)
 
 
 def halved(forward: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b: jax.Array) -> jax.Array:
     """A product of two values of which neither is a gate: half of the relevance to each, in proportion.
 
-    A gate, what comes out of a sigmoid or a softmax, is held constant by the engine under any rule but ``gradient``:
-    all relevance goes to what it weighs.
+    A gate, what comes out of a sigmoid, a softmax or a reciprocal, is none of them: like a denominator it is a site of
+    kind ``"statistic"``. Held there, it leaves all relevance to what it weighs.
 
     Reference:
         Achtibat et al. 2024, AttnLRP: attention-aware layer-wise relevance propagation for transformers,
@@ -441,7 +444,7 @@ def halved(forward: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b
 
 def held(statistic: jax.Array) -> jax.Array:
     """A statistic is held constant: relevance does not go through it."""
-    return lax.stop_gradient(statistic)
+    return constant(statistic)
 
 
 def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:

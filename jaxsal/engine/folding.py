@@ -1,16 +1,49 @@
-"""Scales and shifts behind a linear operation, multiplied into its weights."""
+"""Scales and shifts behind a linear operation, multiplied into its weights, whatever layout they find it in."""
 
-import operator
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsal.engine.program import Step
-from jaxsal.engine.values import Linear
+from jaxsal.engine.values import Affine, Linear
 
-DIAGONAL = Linear("affine", "scale and shift", operator.mul, operator.mul)
+# what leaves the values as they are and in their order, if it leaves none out and repeats none
+_IN_ORDER = frozenset((
+    "broadcast_in_dim", "convert_element_type", "dynamic_slice", "expand_dims", "reshape", "slice", "squeeze",
+))  # fmt: skip
+
+
+def scaled(weights: Any, scale: Any) -> Any:
+    """Weights times a scale, in the weights' dtype: that of the output may be another."""
+    return weights * jnp.asarray(scale).astype(weights.dtype)
+
+
+DIAGONAL = Linear("affine", "scale and shift", scaled, scaled)
+
+
+def folded(value: Affine, scale: Any, shift: Any) -> Affine | None:
+    """A linear operation with a scale and a shift that follow it, or None where they stay on their own.
+
+    Args:
+        value: the operation, not yet computed.
+        scale: a number, or of the output's rank; None for none.
+        shift: likewise.
+    """
+    if value.linear.kind == "average" and shift is not None:
+        return None
+    weights = value.weights if scale is None else value.linear.fold(value.weights, scale)
+    if weights is None:
+        return None
+    bias = value.bias if value.bias is None or scale is None else value.bias * scale
+    if shift is not None:
+        bias = shift if bias is None else bias + shift
+    return replace(value, weights=weights, bias=bias)
 
 
 def scale_and_shift(name: str, known: Any, leads: bool, dtype: Any) -> tuple[Any, Any]:
@@ -74,21 +107,98 @@ def fold(weight_axis: int | None, axis: int | None, rank: int, weights: jax.Arra
     """
     shape = np.shape(scale)
     if shape == ():
-        return weights * scale
+        return scaled(weights, scale)
     if weight_axis is None or axis is None or len(shape) != rank:
         return None
     if any(size != 1 for i, size in enumerate(shape) if i != axis):
         return None
     aligned = [1] * weights.ndim
     aligned[weight_axis] = shape[axis]
-    return weights * scale.reshape(aligned)
+    return scaled(weights, scale.reshape(aligned))
 
 
-def transposed(linear: Linear, axes: tuple[int, ...]) -> Linear:
-    """A linear operation whose output's axes are put in another order."""
-    back = tuple(np.argsort(axes))
+class Move(NamedTuple):
+    """Another layout of the same values. Arrays may be of size 1 along axes where they are the same, or numbers.
+
+    Attributes:
+        there: to the new layout.
+        back: from the new layout.
+    """
+
+    there: Callable[[jax.Array], jax.Array]
+    back: Callable[[jax.Array], jax.Array]
+
+
+def move_of(step: Step, shape: Sequence[int]) -> Move | None:
+    """What an operation does to a value's layout, or None where it leaves values out, repeats or mixes them.
+
+    Args:
+        step: the operation.
+        shape: of the value.
+    """
+    target = step.avals[0].shape
+    if step.name == "transpose":
+        axes = tuple(step.params["permutation"])
+        return Move(functools.partial(_permuted, axes), functools.partial(_permuted, tuple(np.argsort(axes))))
+    if step.name in _IN_ORDER and math.prod(shape) == math.prod(target) > 0:
+        return Move(functools.partial(_regrouped, shape, target), functools.partial(_regrouped, target, shape))
+    return None
+
+
+def moved(value: Affine, move: Move, aval: Any) -> Affine:
+    """A linear operation whose output is brought to another layout and dtype.
+
+    Args:
+        value: the operation, not yet computed.
+        move: what is done.
+        aval: shape and dtype of what comes out.
+    """
+    linear = value.linear
+
+    def there(a: jax.Array) -> jax.Array:
+        return move.there(a).astype(aval.dtype)
+
+    def forward(a: jax.Array, weights: Any) -> jax.Array:
+        return there(linear.forward(a, weights))
 
     def fold(weights: Any, scale: Any) -> Any:
-        return linear.fold(weights, scale if np.shape(scale) == () else scale.transpose(back))
+        return linear.fold(weights, move.back(scale))
 
-    return Linear(linear.kind, linear.operation, lambda a, w: linear.forward(a, w).transpose(axes), fold)
+    bias = None if value.bias is None else there(jnp.asarray(value.bias))
+    return replace(value, linear=replace(linear, forward=forward, fold=fold), bias=bias, aval=aval)
+
+
+def _permuted(axes: Sequence[int], array: jax.Array) -> jax.Array:
+    return array if np.ndim(array) == 0 else array.transpose(axes)
+
+
+def _regrouped(shape: Sequence[int], target: Sequence[int], array: jax.Array) -> jax.Array:
+    """An array that broadcasts to one shape, reshaped such that it broadcasts to another.
+
+    Example:
+        >>> _regrouped((2, 3, 4), (6, 4), jnp.ones((1, 1, 4))).shape
+        (1, 4)
+    """
+    if np.ndim(array) == 0:
+        return array
+    before, after = [], []
+    for old, new in _together(shape, target):
+        same = all(array.shape[axis] == 1 for axis in old)
+        before += [1 if same else shape[axis] for axis in old]
+        after += [1 if same else target[axis] for axis in new]
+    return jnp.broadcast_to(array, before).reshape(after)
+
+
+def _together(shape: Sequence[int], target: Sequence[int]) -> Iterator[tuple[range, range]]:
+    """Axes that a reshape splits and merges among themselves.
+
+    Example:
+        >>> list(_together((2, 3, 4), (6, 4)))
+        [(range(0, 2), range(0, 1)), (range(2, 3), range(1, 2))]
+    """
+    ends = (0, 0)
+    while ends != (len(shape), len(target)):
+        starts, ends = ends, (min(ends[0] + 1, len(shape)), min(ends[1] + 1, len(target)))
+        while (old := math.prod(shape[starts[0] : ends[0]])) != (new := math.prod(target[starts[1] : ends[1]])):
+            ends = (ends[0] + (old < new), ends[1] + (new < old))
+        yield range(starts[0], ends[0]), range(starts[1], ends[1])

@@ -7,15 +7,34 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsal.engine.folding import DIAGONAL, channel_axes, fold, scale_and_shift, transposed, unbroadcast
+from jaxsal.engine.folding import (
+    DIAGONAL,
+    channel_axes,
+    fold,
+    folded,
+    move_of,
+    moved,
+    scale_and_shift,
+    scaled,
+    unbroadcast,
+)
 from jaxsal.engine.lower import lower
-from jaxsal.engine.maxima import MAXIMA, pool_of
+from jaxsal.engine.maxima import MAXIMA, pool_of, pool_of_two
 from jaxsal.engine.program import Given, Program, Ref, Step, line
+from jaxsal.engine.recognise import (
+    compared,
+    ends_rectified,
+    is_exponential,
+    is_gate,
+    is_nonnegative,
+    number_of,
+    operation,
+    rectifier,
+)
 from jaxsal.engine.sites import Composite, Rule, Site, gradient, linear, shared
 from jaxsal.engine.values import (
     Affine,
@@ -39,13 +58,10 @@ _MOVES = frozenset((
 _SAME = frozenset(("copy", "copy_p", "mesh_cast", "name", "optimization_barrier", "reshard", "sharding_constraint"))
 _WEIGHTED = {"conv_general_dilated": "convolution", "dot_general": "dense"}
 _SUMS = frozenset(("reduce_sum", "reduce_window_sum", "cumsum"))
-_AFFINE = frozenset(("add", "add_any", "sub", "mul", "div", "neg"))
+_SUMS_OF_TWO = frozenset(("add", "add_any", "sub"))
+_AFFINE = _SUMS_OF_TWO | {"mul", "div", "neg"}
 # what leaves a single number, written into the program, what it is
 _SAME_NUMBER = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", *_SAME))
-_GATES = ("logistic", "hard_sigmoid")
-_NONNEGATIVE = frozenset(
-    ("relu", "relu6", "exp", "exp2", "logistic", "abs", "sqrt", "square", "softplus", "hard_sigmoid")
-)
 
 
 def interpret(
@@ -95,7 +111,7 @@ class _Run:
     def read(self, ref: Ref) -> Known | Value:
         if not isinstance(ref, Given):
             return self.env[ref]
-        return Known(ref.value, learned=ref.learned, number=None if ref.learned else _number(ref.value))
+        return Known(ref.value, learned=ref.learned, number=None if ref.learned else number_of(ref.value))
 
     def step(self, step: Step) -> None:
         operands = [self.read(ref) for ref in step.inputs]
@@ -137,11 +153,23 @@ class _Run:
         compact = unbroadcast(step, known[0].value) if step.name == "broadcast_in_dim" and known else None
         counted = step.name == "iota" or any(operand.counted for operand in known)
         same = operands[0] if len(operands) == 1 and step.name in _SAME_NUMBER and known else Known(None)
-        above = _compared(step, operands) or same.above
+        above = compared(step, operands) or same.above
+        root = self._followed(step, operands)
         return [
-            Known(result, name, learned, counted, follows, compact, number=same.number, above=above)
+            Known(result, name, learned, counted, follows, compact, number=same.number, above=above, root=root)
             for result in results
         ]
+
+    def _followed(self, step: Step, operands: list[Any]) -> Unit | None:
+        """The unit whose values at the same places alone something known is computed from."""
+        if not step.elementwise or step.name == "stop_gradient":
+            return None
+        roots = {
+            operand.root if isinstance(operand, Known) else self._plain(operand)[0]
+            for operand in operands
+            if not isinstance(operand, Known) or operand.follows
+        }
+        return roots.pop() if len(roots) == 1 else None
 
     def _constant(self, operand: Known | Value) -> Any:
         return operand.value if isinstance(operand, Known) else lax.stop_gradient(self._plain(operand)[1])
@@ -151,17 +179,24 @@ class _Run:
     def _elementwise(self, step: Step, operands: list[Any]) -> Value:
         shape = step.avals[0].shape
         operands = [self._hold_statistic(step, operands, i) for i in range(len(operands))]
+        operands = [self._broadcast(operand, step) for operand in operands]
         values = [operand for operand in operands if not isinstance(operand, Known)]
-        if _rectifies(step, operands):
-            return self._pointwise(step, operands, values, "relu")
+        if len(values) == 2 and step.name in _SUMS_OF_TWO:
+            # where a ReLU is added to what it came from it stays an activation of its own
+            operands = values = [self.force(value) if ends_rectified(value) else value for value in values]
+        relu = rectifier(step, operands)
+        if relu is not None:
+            return self._pointwise(relu, operands, values, "relu")
         if len(values) == 1 and step.name in _AFFINE and not (step.name == "div" and values[0] is operands[1]):
-            return self._affine(step, operands, values[0])
+            known = next((operand for operand in operands if isinstance(operand, Known)), Known(None))
+            # scaled by what it is itself, as a leaky ReLU may be written, it is an activation
+            if known.root is None or known.root is not self._plain(values[0])[0]:
+                return self._affine(step, operands, values[0], known)
         if step.name == "select_n" and not operands[0].follows:
             return self._moved(step, operands)[0]
         if len({id(self._plain(value)[0]) for value in values}) == 1 and all(shape_of(v) == shape for v in values):
-            return self._pointwise(step, operands, values, _operation(step, operands))
-        operands = [self._broadcast(operand, step) for operand in operands]
-        if step.name in ("add", "add_any", "sub"):
+            return self._pointwise(step, operands, values, operation(step, operands))
+        if step.name in _SUMS_OF_TWO:
             return self._total(step, operands)
         if step.name in ("mul", "div"):
             return self._product(step, operands)
@@ -171,24 +206,19 @@ class _Run:
             return self._moved(step, operands)[0]
         raise self._unknown(step, operands)
 
-    def _affine(self, step: Step, operands: list[Any], value: Value) -> Affine:
-        if shape_of(value) != step.avals[0].shape:
-            value = self._broadcast(value, step)
-        known = next((operand for operand in operands if isinstance(operand, Known)), Known(None))
+    def _affine(self, step: Step, operands: list[Any], value: Value, known: Known) -> Affine:
         number = known.value if known.compact is None else known.compact
         scale, shift = scale_and_shift(step.name, number, operands[0] is value, dtype_of(value))
+        statistics = () if known.statistic is None else (known.statistic,)
         if isinstance(value, Affine) and value.unit is None and (value.diagonal or not known.follows):
-            weights = value.weights if scale is None else value.linear.fold(value.weights, scale)
-            if weights is not None:
-                bias = value.bias if scale is None or value.bias is None else value.bias * scale
-                bias = shift if bias is None else bias if shift is None else bias + shift
-                name = value.name or known.name
-                return Affine(value.source, value.linear, weights, bias, value.shape, name, value.step, value.gate)
+            whole = folded(value, scale, shift)
+            if whole is not None:
+                return replace(whole, name=value.name or known.name, statistics=(*value.statistics, *statistics))
         if isinstance(value, Affine):
             value = self.force(value)
         weights = jnp.ones((), step.avals[0].dtype) if scale is None else jnp.asarray(scale)
-        gate = getattr(value, "gate", False) or (step.name == "div" and getattr(value, "exponential", False))
-        return Affine(value, DIAGONAL, weights, shift, step.avals[0].shape, known.name, step, gate)
+        gate = is_gate(value) or (is_exponential(value) and (step.name == "div" or known.gate))
+        return Affine(value, DIAGONAL, weights, shift, step.avals[0], known.name, step, gate, statistics)
 
     def _pointwise(self, step: Step, operands: list[Any], values: list[Value], name: str) -> Pointwise:
         chain = len(values) == 1
@@ -208,7 +238,7 @@ class _Run:
             elif isinstance(values[0], Pointwise) and values[0].before is not None:
                 before, replay = values[0].before, _after(values[0].replay, apply)
         steps = (*(n for v in values for n in getattr(v, "steps", ())), name)
-        return Pointwise(root, value, before, replay, step, steps, name in _NONNEGATIVE)
+        return Pointwise(root, value, before, replay, step, steps, is_nonnegative(name))
 
     def _hold_statistic(self, step: Step, operands: list[Any], i: int) -> Any:
         """The operand, or where it is a statistic of the other one and to be held, its value."""
@@ -220,14 +250,20 @@ class _Run:
             return operand
         if (step.name, i) in (("sub", 0), ("div", 0)):
             return operand
-        rule = self._rule("statistic", step, "", shape_of(operand), False)[1]
-        return operand if rule is gradient else Known(self._constant(operand), follows=True)
+        return self._held(step, operand, is_gate(operand)) or operand
+
+    def _held(self, step: Step, operand: Any, gate: bool = False) -> Known | None:
+        """A value as the composite holds it, of which another one is scaled or shifted; None where it does not."""
+        index, rule = self._rule("statistic", step, "", shape_of(operand), False)
+        if rule is gradient:
+            return None
+        site = self.unit(rule(self._plain(operand)[1]), site=index)
+        return Known(site.value, follows=True, gate=gate, statistic=site)
 
     def _total(self, step: Step, operands: list[Any]) -> Unit:
         if step.name == "sub":
-            shape = step.avals[0].shape
             minus = jnp.asarray(-1, step.avals[0].dtype)
-            operands = [operands[0], Affine(operands[1], DIAGONAL, minus, None, shape, "", step)]
+            operands = [operands[0], Affine(operands[1], DIAGONAL, minus, None, step.avals[0], "", step)]
         parts = [self.force(operand) for operand in operands]
         index, rule = self._rule("sum", step, "", step.avals[0].shape, _first(*parts))
         arrays = [part.value for part in parts]
@@ -236,24 +272,27 @@ class _Run:
 
     def _winner(self, step: Step, operands: list[Any]) -> Unit:
         a, b = (self.force(operand) for operand in operands)
-        # the first where they are equal, not half of it to each
-        ahead = a.value >= b.value if step.name == "max" else a.value <= b.value
-        return self.unit(jnp.where(ahead, a.value, b.value), a, b)
+        # stacked: the first where they are equal, not half of it to each
+        both = jnp.stack([a.value, b.value], -1)
+        pool = pool_of_two(step, a.value.shape)
+        index, rule = self._rule("pool", step, "", step.avals[0].shape, _first(a, b))
+        value = pool.forward(both) if rule is gradient else rule(pool, both)
+        least = any if step.name == "max" else all
+        return self.unit(value, a, b, site=index, nonnegative=least((a.nonnegative, b.nonnegative)))
 
     def _product(self, step: Step, operands: list[Any]) -> Value:
         name = next((operand.name for operand in operands if isinstance(operand, Known)), "")
         factors = [operand for operand in operands if not isinstance(operand, Known)]
         units = [self.force(factor) for factor in factors]
+        gates = [factor for factor, unit in zip(factors, units, strict=True) if unit.gate]
+        weighing = factors[1:] if step.name == "div" else gates
+        if len(weighing) == 1:
+            held = self._held(step, weighing[0], gate=True)
+            if held is not None:
+                operands = [held if operand is weighing[0] else operand for operand in operands]
+                return (self._weighted if step.name in _WEIGHTED else self._elementwise)(step, operands)
         index, rule = self._rule("product", step, name, step.avals[0].shape, False)
-        gates = [unit.gate for unit in units]
-        if rule is not gradient and sum(gates) == 1:
-            (gate,) = (factor for factor, is_gate in zip(factors, gates, strict=True) if is_gate)
-            held = [
-                Known(self._constant(operand), follows=True, gate=True) if operand is gate else operand
-                for operand in operands
-            ]
-            return (self._weighted if step.name in _WEIGHTED else self._elementwise)(step, held)
-        forward = lambda *arrays: step.call(*arrays)[0]  # noqa: E731
+        forward = _only(step.call)
         arrays = [unit.value for unit in units]
         value = forward(*arrays) if rule is gradient else rule(forward, *arrays)
         return self.unit(value, *units, site=index, weighted=step.name in _WEIGHTED)
@@ -269,17 +308,19 @@ class _Run:
         # an interpolation is no layer: its weights are made of positions, not learned
         kind = "average" if (known.counted and not known.learned) or known.gate else _WEIGHTED[step.name]
         axes = channel_axes(step, place, np.ndim(known.value))
-        operation = Linear(kind, step.name, call, functools.partial(fold, *axes, len(step.avals[0].shape)))
+        weighted = Linear(kind, step.name, call, functools.partial(fold, *axes, len(step.avals[0].shape)))
         source = self.force(operands[place])
-        return Affine(source, operation, jnp.asarray(known.value), None, step.avals[0].shape, known.name, step)
+        statistics = () if known.statistic is None else (known.statistic,)
+        weights = jnp.asarray(known.value)
+        return Affine(source, weighted, weights, None, step.avals[0], known.name, step, statistics=statistics)
 
     def _sum_over_axes(self, step: Step, value: Value) -> Affine:
-        call = lambda a: step.call(a)[0]  # noqa: E731
+        call = _only(step.call)
         if step.name == "reduce_window_sum":
             call = lower(call)
-        operation = Linear("average", step.name, lambda a, w: call(a) * w, operator.mul, step.name == "reduce_sum")
+        average = Linear("average", step.name, lambda a, w: call(a) * w, scaled, step.name == "reduce_sum")
         one = jnp.ones((), step.avals[0].dtype)
-        return Affine(self.force(value), operation, one, None, step.avals[0].shape, "", step)
+        return Affine(self.force(value), average, one, None, step.avals[0], "", step)
 
     def _maximum(self, step: Step, value: Value) -> Unit:
         source = self.force(value)
@@ -291,8 +332,10 @@ class _Run:
 
     def _moved(self, step: Step, operands: list[Any]) -> list[Any]:
         value = operands[0]
-        if step.name == "transpose" and isinstance(value, Affine) and value.unit is None and not value.diagonal:
-            return [_transposed(step, value)]
+        if isinstance(value, Affine) and value.unit is None and not value.diagonal:
+            move = move_of(step, value.aval.shape)
+            if move is not None:
+                return [moved(value, move, step.avals[0])]
         units = [self.force(operand) for operand in operands if not isinstance(operand, Known)]
         results = step.call(*(o.value if isinstance(o, Known) else self.force(o).value for o in operands))
         alone = len(units) == len(operands) or step.name in ("gather", "dynamic_slice")
@@ -321,8 +364,8 @@ class _Run:
     def _force_affine(self, value: Affine) -> Unit:
         source = self.force(value.source)
         kind = value.linear.kind
-        index, rule = self._rule(kind, value.step, value.name, value.shape, _first(source), value.linear.operation)
-        bias = jnp.zeros((), source.value.dtype) if value.bias is None else jnp.asarray(value.bias)
+        index, rule = self._rule(kind, value.step, value.name, value.aval.shape, _first(source), value.linear.operation)
+        bias = jnp.zeros((), value.aval.dtype) if value.bias is None else jnp.asarray(value.bias)
         if rule is gradient:
             out = value.linear.forward(source.value, value.weights) + bias
         else:
@@ -331,6 +374,7 @@ class _Run:
         return self.unit(
             out,
             source,
+            *value.statistics,
             site=index,
             weighted=kind in ("convolution", "dense"),
             gate=value.gate,
@@ -343,16 +387,16 @@ class _Run:
         if value.before is not None and value.replay is not None:
             root = self.force(value.before)
             array = value.replay(root.value)
-        operation = " ".join(dict.fromkeys(value.steps))
-        index, rule = self._rule("activation", value.step, "", array.shape, _first(root), operation)
+        done = " ".join(dict.fromkeys(value.steps))
+        index, rule = self._rule("activation", value.step, "", array.shape, _first(root), done)
         out = array if rule is gradient else rule(root.value, array)
         return self.unit(
             out,
             root,
             site=index,
             nonnegative=value.nonnegative,
-            gate=value.steps[-1] in _GATES,
-            exponential=value.steps[-1] == "exp",
+            gate=is_gate(value),
+            exponential=is_exponential(value),
         )
 
     def _plain(self, value: Value) -> tuple[Unit, jax.Array]:
@@ -441,49 +485,13 @@ class _Run:
         )
 
 
-def _compared(step: Step, operands: list[Any]) -> Value | None:
-    """The value of the image that a comparison finds above 0, or 0 and above."""
-    if step.name in ("gt", "ge") and getattr(operands[1], "number", None) == 0:
-        return operands[0]
-    if step.name in ("lt", "le") and getattr(operands[0], "number", None) == 0:
-        return operands[1]
-    return None
-
-
-def _rectifies(step: Step, operands: list[Any]) -> bool:
-    """Whether an operation is a ReLU: a maximum with 0, or a choice or a product by the sign."""
-    known = [operand for operand in operands if isinstance(operand, Known)]
-    values = [operand for operand in operands if not isinstance(operand, Known)]
-    if len(values) != 1 or step.avals[0].shape != shape_of(values[0]):
-        return False
-    if step.name == "max":
-        return known[0].number == 0
-    if step.name == "mul":
-        return known[0].above is values[0]
-    return step.name == "select_n" and known[0].above is values[0] is operands[-1] and known[1].number == 0
-
-
-def _operation(step: Step, operands: Sequence[Any]) -> str:
-    """Of an element-wise operation, its name; a ReLU that is cut off is a ReLU6, however it is written."""
-    numbers = [getattr(operand, "number", None) for operand in operands]
-    if step.name == "clamp" and numbers[0] == 0 and numbers[2] is not None:
-        return "relu6"
-    return step.name
-
-
-def _transposed(step: Step, value: Affine) -> Affine:
-    axes = tuple(step.params["permutation"])
-    bias = value.bias if value.bias is None or np.ndim(value.bias) == 0 else value.bias.transpose(axes)
-    return replace(value, linear=transposed(value.linear, axes), bias=bias, shape=step.avals[0].shape)
-
-
 def _first(*units: Unit) -> bool:
     return not any(unit.weighted for unit in units)
 
 
-def _number(value: Any) -> float | None:
-    """A single number that is written into the program."""
-    return None if isinstance(value, jax.core.Tracer) or np.ndim(value) != 0 else float(value)
+def _only(call: Callable[..., list[Any]]) -> Callable[..., jax.Array]:
+    """An operation of one result."""
+    return lambda *arrays: call(*arrays)[0]
 
 
 def _at(call: Callable[..., list[Any]], operands: Sequence[Any], value: Value) -> Callable[[jax.Array], jax.Array]:

@@ -1,4 +1,4 @@
-"""Maxima over windows and over whole axes, of which the first place takes all."""
+"""Maxima over windows, over whole axes and of two values, of which the first place takes all."""
 
 import functools
 from collections.abc import Callable
@@ -22,12 +22,25 @@ def pool_of(step: Step, shape: tuple[int, ...]) -> Pool:
     """
     p = step.params
     if step.name in ("reduce_max", "reduce_min"):
-        axes = tuple(p["axes"])
-        window = tuple(n if axis in axes else 1 for axis, n in enumerate(shape))
-        forward = functools.partial(_first_extreme, axes, jnp.argmax if step.name == "reduce_max" else jnp.argmin)
-        return Pool(forward, window, window, ((0, 0),) * len(shape))
-    forward = lower(lambda x: step.call(x)[0])
-    return Pool(forward, tuple(p["window_dimensions"]), tuple(p["window_strides"]), tuple(map(tuple, p["padding"])))
+        return _over(tuple(p["axes"]), jnp.argmax if step.name == "reduce_max" else jnp.argmin, shape)
+    sizes = (p["window_dimensions"], p["window_strides"], map(tuple, p["padding"]), p["window_dilation"])
+    return Pool(lower(lambda x: step.call(x)[0]), *map(tuple, sizes))
+
+
+def pool_of_two(step: Step, shape: tuple[int, ...]) -> Pool:
+    """A maximum or minimum of two values as rules see it: over the last axis of the two, stacked.
+
+    Args:
+        step: the operation.
+        shape: of either value.
+    """
+    return _over((len(shape),), jnp.argmax if step.name == "max" else jnp.argmin, (*shape, 2))
+
+
+def _over(axes: tuple[int, ...], where: Callable[..., jax.Array], shape: tuple[int, ...]) -> Pool:
+    window = tuple(n if axis in axes else 1 for axis, n in enumerate(shape))
+    forward = functools.partial(_first_extreme, axes, where)
+    return Pool(forward, window, window, ((0, 0),) * len(shape), (1,) * len(shape))
 
 
 def _first_extreme(axes: tuple[int, ...], where: Callable[..., jax.Array], x: jax.Array) -> jax.Array:

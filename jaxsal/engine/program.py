@@ -1,19 +1,23 @@
 """A traced function as one straight list of operations, calls and loops written out."""
 
 import functools
+import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from jaxsal import jaxpr as tracing
 from jaxsal.engine.elementwise import is_elementwise
 from jaxsal.jaxpr import Traced, bind, computed, inner, is_literal
 
 # a loop of more iterations than this is not a stack of layers, and would take minutes to compile
 _MOST_ITERATIONS = 200
-_LIBRARIES = ("/jax/", "/flax/")
 
 # plain calls that are kept as one operation, so that what they compute has a name
 _ACTIVATIONS = frozenset((
@@ -41,7 +45,8 @@ class Step(NamedTuple):
     """One operation.
 
     Attributes:
-        name: of the primitive; of a call that is kept, the name of the function that was called.
+        name: of the primitive; of a call that is kept, the name of the function of JAX that was called, or ``relu``
+            where that is what it computes. Functions of the user's have longer names.
         params: of the primitive.
         call: runs it: ``(*operands) -> list of results``.
         inputs: operands, by number or given.
@@ -141,7 +146,7 @@ class _Writer:
             consts = [Given(value, learned=True) for value in body[1]]
             return self.write(body[0], consts, inputs, called_at or (source if _of_library(body[0]) else None))
         return self._add(
-            eqn.primitive.name if body is None else _called(eqn, body[0]),
+            eqn.primitive.name if body is None else _called(eqn),
             eqn.params,
             functools.partial(_run, jaxpr, eqn),
             inputs,
@@ -196,8 +201,7 @@ class _Writer:
     def _index(self, ref: Ref, aval: Any, i: int, eqn: Any) -> Ref:
         if isinstance(ref, Given):
             return ref._replace(value=jnp.asarray(ref.value)[i])
-        call = lambda x: [lax.index_in_dim(x, i, keepdims=False)]  # noqa: E731
-        return self._add("index", {}, call, (ref,), [aval], False, eqn.source_info)[0]
+        return self._add("index", {}, functools.partial(_indexed, i), (ref,), [aval], False, eqn.source_info)[0]
 
     def _stack(self, refs: Sequence[Ref], aval: Any, eqn: Any) -> Ref:
         if not refs:
@@ -206,16 +210,33 @@ class _Writer:
 
 
 def _is_activation(eqn: Any) -> bool:
-    """Whether a call is kept: it works element by element, and has a derivative of its own or a known name."""
-    if inner(eqn) is not None:
-        return eqn.params.get("name") in _ACTIVATIONS and is_elementwise(eqn)
+    """Whether a call is kept: it works element by element, and has a derivative of its own or is one of JAX's."""
+    plain = inner(eqn)
+    if plain is not None:
+        return eqn.params.get("name") in _ACTIVATIONS and _of_library(plain[0]) and is_elementwise(eqn)
     return eqn.primitive.name.startswith("custom_") and is_elementwise(eqn)
 
 
-def _called(eqn: Any, body: Any) -> str:
-    """Name of the function that a call calls, where JAX has kept one."""
-    inside = (step.params["name"] for step in body.eqns if "name" in step.params)
-    return eqn.params.get("name") or next(inside, eqn.primitive.name)
+def _called(eqn: Any) -> str:
+    """What a call computes, where that is known, not what it calls itself: ``relu``, or a function of JAX.
+
+    What a function of the user's contains is not the function, unless it is all there is.
+    """
+    call, body = eqn, computed(eqn)
+    while body is not None:
+        if _of_library(body[0]):
+            return call.params.get("name") or _defined(body[0])[0]
+        if len(body[0].eqns) != 1 or list(body[0].outvars) != list(body[0].eqns[0].outvars):
+            break
+        call = body[0].eqns[0]
+        body = computed(call)
+    if call.primitive.name == "max" and any(is_literal(atom) and not np.any(atom.val) for atom in call.invars):
+        return "relu"
+    return f"{eqn.primitive.name} {_defined(computed(eqn)[0])[0]}".strip()  # type: ignore[index]
+
+
+def _indexed(i: int, x: jax.Array) -> list[jax.Array]:
+    return [lax.index_in_dim(x, i, keepdims=False)]
 
 
 def _stacked(*parts: jax.Array) -> list[jax.Array]:
@@ -248,14 +269,29 @@ def _live(steps: Sequence[Step], outputs: Sequence[Ref]) -> tuple[tuple[Step, ..
     return tuple(reversed(kept)), readers
 
 
+def _defined(body: Any) -> tuple[str, str]:
+    """Name of the function that operations were traced from, and ``file:line`` where it stands; empty if unknown."""
+    name, _, place = (body.debug_info.func_src_info or "").partition(" at ")
+    return name, place
+
+
 def _of_library(body: Any) -> bool:
-    return any(part in (body.debug_info.func_src_info or "") for part in _LIBRARIES)
+    return _defined(body)[1].startswith(_libraries())
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Folders of the libraries that a network is written with."""
+    found = (importlib.util.find_spec(name) for name in ("jax", "flax"))
+    folders = (folder for spec in found if spec for folder in spec.submodule_search_locations or ())
+    return tuple(folder + os.sep for folder in folders)
 
 
 def line(source: Any) -> str:
     """Where in the user's code an operation stands: ``file:line``, or an empty text where that is not known."""
     frames = getattr(getattr(source, "traceback", None), "frames", ())
+    others = (*_libraries(), str(Path(__file__).parent) + os.sep, tracing.__file__)
     for frame in frames:
-        if not any(part in frame.file_name for part in (*_LIBRARIES, "/jaxsal/engine/", "/jaxsal/jaxpr.py")):
+        if not frame.file_name.startswith(others):
             return f"{frame.file_name}:{frame.line_num}"
     return ""

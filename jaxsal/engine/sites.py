@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 Kind = Literal["convolution", "dense", "affine", "average", "sum", "activation", "pool", "product", "statistic"]
 
@@ -17,8 +16,9 @@ class Site(NamedTuple):
         kind: ``"convolution"``; ``"dense"``, any other product with weights; ``"affine"``, a scale and a shift for each
             channel or value that stand on their own, such as BatchNorm behind a ReLU; ``"average"``, sums and means
             over an axis or a window; ``"sum"`` of two values that both depend on the image; ``"activation"``;
-            ``"pool"``, a maximum over a window or over whole axes; ``"product"`` of two values that both depend on the
-            image; ``"statistic"``, what a value is normalised by, itself computed from that value.
+            ``"pool"``, a maximum over a window, over whole axes or of two values; ``"product"`` of two values that both
+            depend on the image; ``"statistic"``, what a value is only scaled or shifted by: what normalises it and was
+            computed from it, a gate, a denominator.
         name: of the layer, from the path of its weights in the model; empty where it has none.
         operation: what computes it, in JAX's words.
         shape: of its output.
@@ -54,12 +54,14 @@ class Pool(NamedTuple):
         window: sizes, one per axis of ``x``; whole axes for a maximum over them.
         strides: one per axis.
         padding: (before, after) per axis.
+        dilation: of the window, one per axis.
     """
 
     forward: Callable[[jax.Array], jax.Array]
     window: tuple[int, ...]
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
 
 
 class Layer(NamedTuple):
@@ -103,14 +105,15 @@ def linear(rule: Rule, forward: Callable[[jax.Array, Any], jax.Array], nonnegati
         return forward(a, weights) + bias
 
     def fwd(a: jax.Array, weights: Any, bias: jax.Array):
-        z = call(a, weights, bias)
+        # not the function itself: what differentiates the relevance wants its derivative
+        z = forward(a, weights) + bias
         return z, (a, weights, bias, z)
 
     def bwd(saved: Any, r: jax.Array):
         a, weights, bias, z = saved
         back = rule(Layer(a, weights, bias, z, forward, nonnegative), r)
         # weights have no relevance; nobody asks for it
-        return back, jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(bias)
+        return back, None, None
 
     call.defvjp(fwd, bwd)
     return call
@@ -128,9 +131,26 @@ def hand_over(root: jax.Array, value: jax.Array, mend: Callable[[jax.Array], jax
     def call(root: jax.Array, value: jax.Array) -> jax.Array:
         return value
 
-    # not so much as a product of 0 with its derivative, which may be infinite
-    call.defvjp(lambda root, value: (value, None), lambda _, r: (mend(r), jnp.zeros_like(r)))
-    return call(root, jax.lax.stop_gradient(value))
+    # nothing at all to the value: a product of 0 with its derivative may be no number
+    call.defvjp(lambda root, value: (value, None), lambda _, r: (mend(r), None))
+    return call(root, value)
+
+
+def constant(value: jax.Array) -> jax.Array:
+    """``value``, through which no relevance goes; a derivative of the relevance does.
+
+    Example:
+        >>> relevance = jax.grad(lambda x: x * constant(x))
+        >>> relevance(3.0).item(), jax.grad(relevance)(3.0).item()
+        (3.0, 1.0)
+    """
+
+    @jax.custom_vjp
+    def call(value: jax.Array) -> jax.Array:
+        return value
+
+    call.defvjp(lambda value: (value, None), lambda _, r: (None,))
+    return call(value)
 
 
 def mended(value: jax.Array, mend: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -163,12 +183,13 @@ def shared(parts: Sequence[jax.Array], share: Callable[..., Sequence[jax.Array]]
         [1.0, 0.0]
     """
 
-    @jax.custom_vjp
-    def call(parts: Sequence[jax.Array]) -> jax.Array:
+    def added(parts: Sequence[jax.Array]) -> jax.Array:
         return sum(parts[1:], start=parts[0])
 
+    call = jax.custom_vjp(added)
+
     def fwd(parts: Sequence[jax.Array]):
-        total = call(parts)
+        total = added(parts)
         return total, (parts, total)
 
     call.defvjp(fwd, lambda saved, r: (list(share(*saved, r)),))

@@ -20,6 +20,8 @@ class Known(NamedTuple):
         gate: whether it is a gate, held constant.
         number: what it is everywhere, where that is written into the program.
         above: the value of the image that it says of where it is above 0, or 0 and above.
+        root: the unit that it follows from place by place, where it follows from no other.
+        statistic: the site at which it is held.
     """
 
     value: Any
@@ -31,6 +33,8 @@ class Known(NamedTuple):
     gate: bool = False
     number: float | None = None
     above: Any = None
+    root: Any = None
+    statistic: Any = None
 
 
 @dataclass(eq=False)
@@ -45,7 +49,7 @@ class Unit:
         statistics: units that it is a statistic of: an average or a maximum over whole axes lies between.
         weighted: whether a convolution or a dense layer lies before it.
         nonnegative: whether it cannot be below 0.
-        gate: whether it is a weight in [0, 1] for something else, by a sigmoid or a softmax.
+        gate: whether it is a weight of something else, by a sigmoid, a softmax or a reciprocal.
         exponential: whether it is an exponential, of which a softmax is made.
         site: index of the site that computed it, or None.
     """
@@ -89,10 +93,11 @@ class Affine:
         linear: the operation.
         weights: of it, scales multiplied in.
         bias: shifts so far, or None.
-        shape: of the output.
+        aval: shape and dtype of the output.
         name: of the layer, or empty.
         step: the operation in the program.
         gate: see :class:`Unit`.
+        statistics: sites at which something was held that went into the weights and the bias.
         unit: the computed value, once it was asked for.
     """
 
@@ -100,10 +105,11 @@ class Affine:
     linear: Linear
     weights: Any
     bias: Any
-    shape: tuple[int, ...]
+    aval: Any
     name: str
     step: Any
     gate: bool = False
+    statistics: tuple[Unit, ...] = ()
     unit: Unit | None = None
 
     @property
@@ -142,12 +148,12 @@ Value = Unit | Affine | Pointwise
 
 def shape_of(value: Value) -> tuple[int, ...]:
     """Of the array, also where that is not computed yet."""
-    return value.shape if isinstance(value, Affine) else value.value.shape
+    return tuple(value.aval.shape) if isinstance(value, Affine) else value.value.shape
 
 
 def dtype_of(value: Value) -> Any:
     """Of the array, also where that is not computed yet."""
-    return dtype_of(value.source) if isinstance(value, Affine) else value.value.dtype
+    return value.aval.dtype if isinstance(value, Affine) else value.value.dtype
 
 
 def origins_of(value: Value) -> frozenset[int]:

@@ -292,7 +292,7 @@ def average_pools(o, w, x):
     return dense(w, avg_pool(h, 2, "SAME") / avg_pool(jnp.ones_like(h), 2, "SAME"))
 
 
-@network(2, 5, 4, 2, sites="conv act average dense")
+@network(2, 5, 4, 2, sites="conv act average affine dense")
 def global_average(o, w, x):
     return dense(w, bn(w, o.act(relu, conv(x, w(3, 3, 2, 3))).mean((1, 2))))
 
@@ -318,13 +318,13 @@ def normalise(o, x, axes, fast=False):
     return (x - o.hold(mean)) * o.hold(lax.rsqrt(var + 1e-3))
 
 
-@network(2, 5, 4, 2, sites="conv affine act dense")
+@network(2, 5, 4, 2, sites="conv statistic statistic affine act dense")
 def instance_norm(o, w, x):
     h = normalise(o, conv(x, w(3, 3, 2, 3)), (1, 2))
     return dense(w, o.act(relu, h * (1 + w(3).reshape(1, 1, 1, 3)) + w(3).reshape(1, 1, 1, 3)))
 
 
-@network(2, 4, 4, 2, sites="conv affine act dense")
+@network(2, 4, 4, 2, sites="conv statistic statistic affine act dense")
 def instance_norm_fast(o, w, x):
     h = conv(x, w(3, 3, 2, 3))
     mean = h.mean((1, 2), keepdims=True)
@@ -332,19 +332,19 @@ def instance_norm_fast(o, w, x):
     return dense(w, o.act(relu, (h - o.hold(mean)) / o.hold(jnp.sqrt(var + 1e-3))))
 
 
-@network(2, 4, 4, 2, sites="conv affine affine act dense")
+@network(2, 4, 4, 2, sites="conv statistic statistic affine affine act dense")
 def group_norm(o, w, x):
     h = conv(x, w(3, 3, 2, 4))
     h = normalise(o, h.reshape(2, 4, 4, 2, 2), (1, 2, 4), fast=True).reshape(h.shape)
     return dense(w, o.act(relu, h * (1 + w(4).reshape(1, 1, 1, 4))))
 
 
-@network(2, 4, 3, sites="dense affine act dense")
+@network(2, 4, 3, sites="dense statistic statistic affine act dense")
 def layer_norm(o, w, x):
     return dense(w, o.act(relu, normalise(o, x @ w(3, 5), -1) * w(5).reshape(1, 1, 5) + 0.1))
 
 
-@network(2, 4, 3, sites="dense affine act dense")
+@network(2, 4, 3, sites="dense statistic affine act dense")
 def rms_norm(o, w, x):
     h = x @ w(3, 5)
     return dense(w, o.act(relu, h / o.hold(jnp.sqrt((h**2).mean(-1, keepdims=True) + 1e-3))))
@@ -462,20 +462,20 @@ def recurrent(o, w, x):
 # products
 
 
-@network(2, 4, 4, 3, sites="conv act affine dense")
+@network(2, 4, 4, 3, sites="conv act statistic affine dense")
 def squeezed_and_excited(o, w, x):
     h = o.act(relu, conv(x, w(3, 3, 3, 4)))
     gate = o.hold(jax.nn.sigmoid(dense(w, relu(dense(w, h.mean((1, 2)), 2)), 4)))
     return dense(w, h * gate[:, None, None, :])
 
 
-@network(2, 4, 4, 3, sites="conv affine dense")
+@network(2, 4, 4, 3, sites="conv statistic affine dense")
 def gated(o, w, x):
     a, b = conv(x, w(3, 3, 3, 3)), conv(x, w(3, 3, 3, 3))
     return dense(w, a * o.hold(jax.nn.sigmoid(b)))
 
 
-@network(2, 4, 4, 3, sites="conv affine dense")
+@network(2, 4, 4, 3, sites="conv statistic affine dense")
 def glu(o, w, x):
     a, b = jnp.split(conv(x, w(3, 3, 3, 4)), 2, -1)
     return dense(w, a * o.hold(jax.nn.sigmoid(b)))
@@ -488,7 +488,7 @@ def swiglu(o, w, x):
     return dense(w, o.product(jnp.multiply, o.act(jax.nn.silu, a), b))
 
 
-@network(2, 5, 3, sites="dense average dense")
+@network(2, 5, 3, sites="dense statistic average dense")
 def attention(o, w, x):
     q, k, v = (x @ w(3, 4) for _ in range(3))
     weights = o.hold(jax.nn.softmax(q @ k.swapaxes(1, 2) / 2, axis=-1))
@@ -508,7 +508,7 @@ def bilinear(o, w, x):
     return dense(w, o.product(jnp.multiply, a, b))
 
 
-@network(2, 4, 4, 2, sites="conv conv dense")
+@network(2, 4, 4, 2, sites="conv conv pool dense")
 def maxout(o, w, x):
     a, b = conv(x, w(3, 3, 2, 3)), conv(x, w(3, 3, 2, 3))
     return dense(w, jnp.maximum(a, b))

@@ -27,17 +27,17 @@ LAYERS = {
     "LinearGeneral": (nnx.LinearGeneral((6, 4), (2, 3), axis=(2, 3), rngs=RNGS), IMAGE, "dense"),
     "Einsum": (nnx.Einsum("bhwc,cd->bhwd", (4, 3), (3,), rngs=RNGS), IMAGE, "dense"),
     "BatchNorm": (nnx.BatchNorm(4, use_running_average=True, rngs=RNGS), IMAGE, "affine"),
-    "GroupNorm": (nnx.GroupNorm(4, num_groups=2, rngs=RNGS), IMAGE, "affine"),
-    "LayerNorm": (nnx.LayerNorm(4, rngs=RNGS), IMAGE, "affine"),
-    "InstanceNorm": (nnx.InstanceNorm(4, rngs=RNGS), IMAGE, "affine"),
-    "RMSNorm": (nnx.RMSNorm(4, rngs=RNGS), IMAGE, "affine"),
+    "GroupNorm": (nnx.GroupNorm(4, num_groups=2, rngs=RNGS), IMAGE, "statistic affine"),
+    "LayerNorm": (nnx.LayerNorm(4, rngs=RNGS), IMAGE, "statistic affine"),
+    "InstanceNorm": (nnx.InstanceNorm(4, rngs=RNGS), IMAGE, "statistic affine"),
+    "RMSNorm": (nnx.RMSNorm(4, rngs=RNGS), IMAGE, "statistic affine"),
     "Dropout": (nnx.Dropout(0.5, deterministic=True), IMAGE, ""),
     "avg_pool": (lambda x: nnx.avg_pool(x, (2, 2), (2, 2)), IMAGE, "average"),
     "avg_pool, counted": (lambda x: nnx.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False), IMAGE, "average"),
     "max_pool": (lambda x: nnx.max_pool(x, (2, 2), (2, 2)), IMAGE, "pool"),
     "min_pool": (lambda x: nnx.min_pool(x, (2, 2), (2, 2)), IMAGE, "pool"),
     "MultiHeadAttention": (
-        nnx.MultiHeadAttention(2, 4, qkv_features=4, decode=False, rngs=RNGS), SIGNAL, "dense average dense",
+        nnx.MultiHeadAttention(2, 4, qkv_features=4, decode=False, rngs=RNGS), SIGNAL, "dense statistic average",
     ),
     **{getattr(fn, "__name__", "PReLU"): (fn, IMAGE, "activation") for fn in ACTIVATIONS},
 }  # fmt: skip
@@ -50,7 +50,7 @@ def test_layers_of_flax(name):
     # Flax divides by an integer in its pools
     with jax.numpy_dtype_promotion("standard"):
         found = [site.kind for site, _ in sites(layer, x, composites.epsilon_plus())]
-    # the averages and affine sites of a statistic are not reached by relevance
+    # the averages and affine sites that a statistic is computed by are not reached by relevance
     assert list(dict.fromkeys(found)) == list(dict.fromkeys(kinds.split())), found
 
 

@@ -104,6 +104,53 @@ def test_activations_stay_whole():
     assert [names(fn, jnp.ones(3)) for fn in fns] == [[fn.__name__] for fn in fns]
 
 
+@jax.custom_jvp
+def relu(z):
+    """Another function of the same name."""
+    return z * jnp.where(z > 0, 1.0, 0.5)
+
+
+@jax.custom_jvp
+def shifted(z):
+    """One that contains an activation."""
+    return jax.nn.softplus(z) - 0.7
+
+
+@jax.custom_jvp
+def stopped(z):
+    """A ReLU with a derivative of its own."""
+    return jnp.maximum(z, 0.0)
+
+
+@jax.custom_jvp
+def renamed(z):
+    return jax.nn.softplus(z)
+
+
+for fn in (relu, shifted, stopped, renamed):
+    fn.defjvp(lambda primals, tangents, fn=fn: (fn(*primals), tangents[0]))
+
+
+def test_functions_are_told_from_what_they_compute_not_from_their_names():
+    @jax.jit
+    def softplus(z):
+        return jnp.log1p(jnp.exp(z)) - 0.7
+
+    found = [names(fn, jnp.ones(3)) for fn in (relu, shifted, stopped, renamed, softplus)]
+    own = [["custom_jvp_call relu"], ["custom_jvp_call shifted"], ["relu"], ["softplus"]]
+    assert found == [*own, ["exp", "log1p", "sub"]]
+
+
+def test_a_users_folder_may_be_called_like_a_library(tmp_path):
+    file = tmp_path / "jax" / "network.py"
+    file.parent.mkdir()
+    file.write_text("import jax.numpy as jnp\n\ndef network(x):\n    return jnp.where(x > 1, x, 2 * x)\n")
+    scope = {}
+    exec(compile(file.read_text(), str(file), "exec"), scope)
+    step = next(step for step in program(trace(scope["network"], jnp.ones(3))).steps if step.name == "select_n")
+    assert line(step.source) == f"{file}:4"
+
+
 def test_a_scan_is_written_out():
     layers = jnp.ones((3, 2, 2))
     for reverse in (False, True):
