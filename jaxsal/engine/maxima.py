@@ -23,8 +23,13 @@ def pool_of(step: Step, shape: tuple[int, ...]) -> Pool:
     p = step.params
     if step.name in ("reduce_max", "reduce_min"):
         return _over(tuple(p["axes"]), jnp.argmax if step.name == "reduce_max" else jnp.argmin, shape)
-    sizes = (p["window_dimensions"], p["window_strides"], map(tuple, p["padding"]), p["window_dilation"])
-    return Pool(lower(lambda x: step.call(x)[0]), *map(tuple, sizes))
+    return Pool(
+        lower(lambda x: step.call(x)[0]),
+        window=tuple(p["window_dimensions"]),
+        strides=tuple(p["window_strides"]),
+        padding=tuple(map(tuple, p["padding"])),
+        dilation=tuple(p["window_dilation"]),
+    )
 
 
 def pool_of_two(step: Step, shape: tuple[int, ...]) -> Pool:
