@@ -88,7 +88,5 @@ def lifted(
     reference = jnp.broadcast_to(baseline, x.shape)
     # an axis of their own, by which every activation finds the other one's value whatever the network does with a batch
     both = jax.vmap(rewire(model, composites.deep_lift()), axis_name=rules.PAIR)
-    multipliers = pull(
-        lambda x: both(jnp.stack([x, reference]))[0], x, target, outputs=outputs, batch_size=batch_size
-    )
+    multipliers = pull(lambda x: both(jnp.stack([x, reference]))[0], x, target, outputs=outputs, batch_size=batch_size)
     return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxsal.engine.program import Step, program
 from jaxsal.engine.rewire import observe, sites

@@ -217,7 +217,7 @@ def test_equal_rules_are_one_static_argument():
 
 def test_stabilisers_must_not_be_below_zero():
     for rule in (rules.epsilon, rules.flat, rules.in_proportion, rules.gamma):
-        with pytest.raises(ValueError, match="-1.*at least 0 is needed"):
+        with pytest.raises(ValueError, match=r"-1.*at least 0 is needed"):
             rule(-1)
     with pytest.raises(ValueError, match=r"shape \(1, 2\).*one for each channel"):
         rules.z_box(0.0, np.ones((1, 2)))

@@ -449,7 +449,7 @@ def test_relevance_takes_the_options_of_its_composite_and_cites_its_papers():
             methods.check_options(lrp, {**options, "composite": composite})  # in any order
     complete = methods.check_options(lrp, {"composite": "z"}).model_dump()
     assert methods.check_options(lrp, complete).model_dump() == complete  # as a record of a run has them
-    with pytest.raises(ValueError, match="alpha got 0.5"):
+    with pytest.raises(ValueError, match=r"alpha got 0\.5"):
         methods.check_options(lrp, {"composite": "alpha-beta", "alpha": 0.5})
 
 
