@@ -39,6 +39,7 @@ def last_weights(model: Model, x: jax.Array, composite: Composite) -> frozenset[
         composite: as for :func:`layer_names`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jaxsal import composites
         >>> def model(x):
         ...     h = jax.nn.relu(x.sum(1) @ jnp.ones((1, 2)))
@@ -92,6 +93,7 @@ def channels_stay_last(model: Model, x: jax.Array) -> bool:
         x: ``[b, *space, c]``, or its shape.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> def moved(x):
         ...     return x.transpose(0, 2, 1) @ jnp.ones((2, 1))
         >>> [channels_stay_last(model, jnp.ones((1, 2, 2))) for model in (lambda x: x @ jnp.ones((2, 1)), moved)]

@@ -5,6 +5,8 @@ import re
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
 from jaxsal.methods.record import NEEDS, Method
 from jaxsal.methods.registry import all_methods
 
@@ -64,11 +66,13 @@ def needs(method: Method) -> str:
 
 
 def option_texts(method: Method) -> dict[str, str]:
-    """What the options are, from the docstring of their class."""
-    text = inspect.getdoc(method.options) or ""
-    _, _, attributes = text.partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in found}
+    """What the options are, from the docstrings of their class and those that it is derived from."""
+    found: dict[str, str] = {}
+    for cls in reversed(method.options.__mro__):
+        if issubclass(cls, BaseModel) and cls is not BaseModel:
+            _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+            found |= re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "").split()) for name, text in found.items()}
 
 
 def _row(method: Method) -> list[str]:

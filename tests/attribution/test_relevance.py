@@ -271,12 +271,12 @@ def test_excitation_backprop_is_a_distribution_and_its_contrast_adds_up_to_nothi
 
 
 def test_heads_that_are_added_are_contrasted_like_one():
-    rng = np.random.default_rng(0)
-    body, first, second = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 4), (4, 1), (4, 1)))
+    body = jnp.arange(1.0, 13).reshape(3, 4)
+    first, second = jnp.array([[1.0], [-1.0], [2.0], [-0.5]]), jnp.array([[-1.0], [1.0], [0.5], [-1.0]])
     x = jnp.array([[[1.0], [2.0], [0.5]]])
 
     def two(x: jax.Array) -> jax.Array:
-        h = jax.nn.relu(x[..., 0] @ jnp.abs(body))
+        h = jax.nn.relu(x[..., 0] @ body)
         return h @ first + h @ second
 
     found = contrastive_excitation_backprop(two, x, start="one")
