@@ -97,8 +97,10 @@ def _conservation(
 
     def look(x: jax.Array) -> Any:
         found = observe(model, composite, x)
-        seen.append(tuple(site for site, _ in found.sites))
-        return dict(found.values)
+        # a statistic is no stage of the way, and may have no axis of images
+        stages = tuple(site for site, _ in found.sites if site.kind != "statistic")
+        seen.append(stages)
+        return {site.index: found.values[site.index] for site in stages}
 
     shapes = jax.eval_shape(look, x)
     offsets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
