@@ -8,8 +8,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+
+class _Strict:
+    """Refuses implicit promotion, in tests and in the examples of docstrings; pages show what users write."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        strict = item.path.suffix != ".md"
+        jax.config.update("jax_numpy_dtype_promotion", "strict" if strict else "standard")
+        jax.config.update("jax_numpy_rank_promotion", "raise" if strict else "allow")
 
 
 class _Forgetting:
@@ -26,6 +33,7 @@ class _Forgetting:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Also for the examples in docstrings and pages, which lie elsewhere."""
+    config.pluginmanager.register(_Strict())
     config.pluginmanager.register(_Forgetting())
 
 
