@@ -110,8 +110,8 @@ def test_sites_print_as_a_table():
     here = [site.source for site, _ in found]
     assert all(source.startswith(__file__) for source in here)
     assert repr(found).splitlines() == [
-        "site  kind        layer   operation    output         rule                  source",
-        f"0     dense       hidden  dot_general  2 x 6 x 6 x 3  epsilon(1e-06, True)  {here[0]}",
-        f"1     activation          relu         2 x 6 x 6 x 3  handed_on             {here[1]}",
-        f"2     average             reduce_sum   2 x 3          epsilon(1e-06, True)  {here[2]}",
+        "site  kind        layer   operation    output         rule                   source",
+        f"0     dense       hidden  dot_general  2 x 6 x 6 x 3  epsilon(1e-06, True)   {here[0]}",
+        f"1     activation          relu         2 x 6 x 6 x 3  handed_on              {here[1]}",
+        f"2     average             reduce_sum   2 x 3          epsilon(1e-06, False)  {here[2]}",
     ]
