@@ -123,7 +123,7 @@ def hand_over(root: jax.Array, value: jax.Array, mend: Callable[[jax.Array], jax
     """``value``, whose relevance goes to ``root`` as it is, or mended, whatever computed one from the other.
 
     Example:
-        >>> jax.grad(lambda z: hand_over(z, jnp.tanh(z)))(3.0).item()
+        >>> jax.grad(lambda z: hand_over(z, jax.numpy.tanh(z)))(3.0).item()
         1.0
     """
 
