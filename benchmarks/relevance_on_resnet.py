@@ -17,14 +17,12 @@ from tests.attribution.real_networks import resnet50, smooth_noise
 
 SUMS = {
     "in_proportion()": rules.in_proportion(),
-    "in_proportion(0.1)": rules.in_proportion(0.1),
     "in_proportion(1.0)": rules.in_proportion(1.0),
     "by_magnitude()": rules.by_magnitude(),
 }
 COMPOSITES = {
     "epsilon()": composites.epsilon(),
     "epsilon(bias=False)": composites.epsilon(bias=False),
-    "epsilon(0.1, bias=False)": composites.epsilon(0.1, bias=False),
     "gamma()": composites.gamma(),
     "epsilon_plus()": composites.epsilon_plus(),
     "z_plus(bias=False)": composites.z_plus(bias=False),

