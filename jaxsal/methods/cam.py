@@ -8,7 +8,7 @@ from jaxsal.citations import Citation
 from jaxsal.methods.gradient import Count
 from jaxsal.methods.path import Finite
 from jaxsal.methods.record import Method, Options, Task
-from jaxsal.methods.summed import POSITIVE, maps_by, tell_signs
+from jaxsal.methods.summed import BRIGHTEST, POSITIVE, SIGNED, maps_by, tell_signs
 
 
 class CamOptions(Options):
@@ -116,7 +116,7 @@ def _cam(
         run=maps_by(maps),
         tell=tell_signs,
         columns=(POSITIVE,),
-        caption="What the network predicts, and the signs of its map",
+        caption=SIGNED,
     )
 
 
@@ -195,8 +195,8 @@ def cams() -> tuple[Method, ...]:
             run=maps_by(_guided),
             tell=tell_signs,
             columns=(POSITIVE,),
-            caption="What the network predicts, and the signs of its map",
-            brightest=99.5,
+            caption=SIGNED,
+            brightest=BRIGHTEST,
         ),
         _cam(
             "eigen-cam",

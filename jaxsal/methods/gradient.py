@@ -8,12 +8,10 @@ from pydantic import Field
 from jaxsal import citations
 from jaxsal.citations import Citation
 from jaxsal.methods.record import Method, Need, Options, Task
-from jaxsal.methods.summed import COLUMNS, maps_by, tell
+from jaxsal.methods.summed import BRIGHTEST, COLUMNS, SUMMED, maps_by, tell
 
 Count = Annotated[int, Field(ge=1)]
 Nonnegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# a few voxels at edges are far larger than all others
-BRIGHTEST = 99.5
 
 
 class GradientOptions(Options):
@@ -78,7 +76,7 @@ def _gradient(
         run=maps_by(attributed(name.replace("-", "_"))),
         tell=tell,
         columns=COLUMNS,
-        caption="What the network predicts, and what its map adds up to",
+        caption=SUMMED,
         signed=signed,
         brightest=BRIGHTEST,
     )

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from jaxsal import citations
 from jaxsal.citations import Citation
-from jaxsal.methods.gradient import BRIGHTEST, Count, attributed
+from jaxsal.methods.gradient import Count, attributed
 from jaxsal.methods.record import Method, Need, Options, Task
-from jaxsal.methods.summed import COLUMNS, COMPLETE_COLUMNS, maps_by, predicted, tell
+from jaxsal.methods.summed import BRIGHTEST, COLUMNS, COMPLETE_COLUMNS, SUMMED, from_baseline, maps_by, predicted, tell
 
 if TYPE_CHECKING:
     import jax
@@ -96,12 +96,6 @@ def _ruled(function: str) -> Callable[[Task], Any]:
     return maps
 
 
-def _from_baseline(task: Task, prediction: "jax.Array") -> "jax.Array":
-    import jax.numpy as jnp
-
-    return prediction - predicted(task, jnp.full_like(task.x, task.options.baseline))
-
-
 def _from_blurred(task: Task, prediction: "jax.Array") -> "jax.Array":
     from jaxsal.attribution import blurred
 
@@ -154,7 +148,7 @@ def _path(
         tell=tell,
         columns=COMPLETE_COLUMNS if total else COLUMNS,
         headline=("completeness_error",) if total else (),
-        caption="What the network predicts, and what its map adds up to",
+        caption=SUMMED,
         brightest=BRIGHTEST,
     )
 
@@ -179,7 +173,7 @@ def paths() -> tuple[Method, ...]:
             f"over images between one of nothing and this one.{_NO_SHARE}",
             IntegratedOptions,
             _ruled("integrated_gradients"),
-            _from_baseline,
+            from_baseline,
         ),
         _path(
             "interior-gradients",
@@ -201,7 +195,7 @@ def paths() -> tuple[Method, ...]:
             f"voxels first that the network reacts to least, which leaves less noise behind.{_NO_SHARE}",
             GuidedOptions,
             attributed("guided_integrated_gradients"),
-            _from_baseline,
+            from_baseline,
         ),
         _path(
             "blur-integrated-gradients",

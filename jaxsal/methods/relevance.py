@@ -11,7 +11,7 @@ from jaxsal.citations import Citation
 from jaxsal.methods.gradient import Count, GradientOptions, attributed
 from jaxsal.methods.path import Finite
 from jaxsal.methods.record import Family, Method, Options, Task
-from jaxsal.methods.summed import COLUMNS, COMPLETE_COLUMNS, maps_by, predicted, tell
+from jaxsal.methods.summed import BRIGHTEST, COLUMNS, COMPLETE_COLUMNS, SUMMED, from_baseline, maps_by, tell
 
 if TYPE_CHECKING:
     import jax
@@ -152,14 +152,6 @@ def _deep_taylor(task: Task) -> Any:
     )
 
 
-def _from_baseline(task: Task, prediction: "jax.Array") -> "jax.Array":
-    import jax.numpy as jnp
-
-    return prediction - predicted(task, jnp.full_like(task.x, task.options.baseline))
-
-
-_CAPTION = "What the network predicts, and what its map adds up to"
-_BRIGHTEST = 99.5
 _SHARES = "1 gradient per output, of about twice the cost"
 
 
@@ -185,8 +177,8 @@ def _record(
         run=maps_by(maps),
         tell=tell,
         columns=COLUMNS,
-        caption=_CAPTION,
-        brightest=_BRIGHTEST,
+        caption=SUMMED,
+        brightest=BRIGHTEST,
     )
 
 
@@ -265,8 +257,8 @@ def relevance() -> tuple[Method, ...]:
             run=maps_by(_lrp),
             tell=tell,
             columns=COLUMNS,
-            caption=_CAPTION,
-            brightest=_BRIGHTEST,
+            caption=SUMMED,
+            brightest=BRIGHTEST,
         ),
         _record(
             "deep-taylor",
@@ -291,10 +283,10 @@ def relevance() -> tuple[Method, ...]:
                 "takes away. The map adds up to the difference of the two predictions.",
             ),
             options=DeepLiftOptions,
-            run=maps_by(attributed("deep_lift"), _from_baseline),
+            run=maps_by(attributed("deep_lift"), from_baseline),
             tell=tell,
             columns=COMPLETE_COLUMNS,
-            caption=_CAPTION,
-            brightest=_BRIGHTEST,
+            caption=SUMMED,
+            brightest=BRIGHTEST,
         ),
     )

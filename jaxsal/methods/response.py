@@ -7,7 +7,7 @@ from pydantic import Field
 from jaxsal import citations
 from jaxsal.methods.gradient import Count
 from jaxsal.methods.record import Method, Options, Task
-from jaxsal.methods.summed import COLUMNS, POSITIVE, maps_by, tell, tell_signs
+from jaxsal.methods.summed import BRIGHTEST, COLUMNS, POSITIVE, SIGNED, SUMMED, maps_by, tell, tell_signs
 
 
 class ResponseOptions(Options):
@@ -88,8 +88,8 @@ def responses() -> tuple[Method, ...]:
             run=maps_by(_attentive),
             tell=tell_signs,
             columns=(POSITIVE,),
-            caption="What the network predicts, and the signs of the map",
-            brightest=99.5,
+            caption=SIGNED,
+            brightest=BRIGHTEST,
         ),
         Method(
             name="clear",
@@ -105,7 +105,7 @@ def responses() -> tuple[Method, ...]:
             run=maps_by(_clear),
             tell=tell,
             columns=COLUMNS,
-            caption="What the network predicts, and what its map adds up to",
-            brightest=99.5,
+            caption=SUMMED,
+            brightest=BRIGHTEST,
         ),
     )

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 # a completeness error above this is told
 _OFF = 0.05
+# a few voxels at edges are far larger than all others: the percentile that has the strongest colour
+BRIGHTEST = 99.5
+# captions of the report's table
+SUMMED = "What the network predicts, and what its map adds up to"
+SIGNED = "What the network predicts, and the signs of its map"
 
 POSITIVE = Column("positive", "Share of the map's absolute sum that lies on positive values", "share", "Positive", True)
 SUM = Column("sum", "Of the map over all voxels", "number", "Sum of the map", brief=True)
@@ -77,6 +82,13 @@ def predicted(task: Task, x: "jax.Array") -> "jax.Array":
     from jaxsal.model import as_pytree
 
     return predictions(as_pytree(task.model), x, len(x))[:, jnp.asarray(task.outputs)].T
+
+
+def from_baseline(task: Task, prediction: "jax.Array") -> "jax.Array":
+    """What the maps of a method add up to that compares images with one of the intensity ``options.baseline``."""
+    import jax.numpy as jnp
+
+    return prediction - predicted(task, jnp.full_like(task.x, task.options.baseline))
 
 
 def tell(result: Maps) -> Found:
