@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from jaxsal.attribution import layer_cam as layer_cam
     from jaxsal.attribution import lrp as lrp
     from jaxsal.attribution import path_integrated_gradients as path_integrated_gradients
+    from jaxsal.attribution import reveal_cancel as reveal_cancel
     from jaxsal.attribution import rules as rules
     from jaxsal.attribution import saliency as saliency
     from jaxsal.attribution import score_cam as score_cam
@@ -143,6 +144,7 @@ _WHERE = {
     "lrp": "jaxsal.attribution",
     "meaningful_perturbation": "jaxsal.masks",
     "path_integrated_gradients": "jaxsal.attribution",
+    "reveal_cancel": "jaxsal.attribution",
     "rewire": "jaxsal.engine.rewire",
     "saliency": "jaxsal.attribution",
     "score_cam": "jaxsal.attribution",

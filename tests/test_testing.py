@@ -28,6 +28,7 @@ METHODS = {
     "deconvnet": (jaxsal.deconvnet, ALWAYS),
     "guided_backprop": (jaxsal.guided_backprop, ALWAYS),
     "deep_lift": (jaxsal.deep_lift, (*ALWAYS, exact_where_linear, completes)),
+    "reveal_cancel": (jaxsal.reveal_cancel, (*ALWAYS, exact_where_linear, completes)),
     "deep_taylor": (jaxsal.deep_taylor, (*ALWAYS, conserves)),
     "excitation_backprop": (jaxsal.excitation_backprop, (*ALWAYS, conserves)),
     "lrp_z": (LRP(composite=composites.z(bias=False)), (*ALWAYS, exact_where_linear, conserves)),

@@ -25,6 +25,7 @@ from jaxsal.attribution.completing import completeness as completeness
 from jaxsal.attribution.conserving import Conservation as Conservation
 from jaxsal.attribution.conserving import conservation as conservation
 from jaxsal.attribution.deep_lift import deep_lift as deep_lift
+from jaxsal.attribution.deep_lift import reveal_cancel as reveal_cancel
 from jaxsal.attribution.expected import expected_gradients as expected_gradients
 from jaxsal.attribution.gradients import input_x_gradient as input_x_gradient
 from jaxsal.attribution.gradients import saliency as saliency

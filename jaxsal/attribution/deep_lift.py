@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal.attribution import composites, rules
+from jaxsal.attribution import composites, revealing, rules
 from jaxsal.attribution.paths import checked_baseline
 from jaxsal.attribution.pulling import Choice, Outputs, Target, choose, pull
 from jaxsal.engine.rewire import rewire
@@ -90,3 +90,84 @@ def lifted(
     both = jax.vmap(rewire(model, composites.deep_lift()), axis_name=rules.PAIR)
     multipliers = pull(lambda x: both(jnp.stack([x, reference]))[0], x, target, outputs=outputs, batch_size=batch_size)
     return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)
+
+
+def reveal_cancel(
+    model: Model,
+    x: jax.Array,
+    target: Target = None,
+    *,
+    outputs: Outputs = None,
+    baseline: Any = 0.0,
+    batch_size: int | None = None,
+) -> jax.Array:
+    r"""DeepLIFT by the rule reveal-cancel: what raises a value and what lowers it have multipliers of their own.
+
+    In a linear layer the contributions ``w_i (x_i - x'_i)`` above 0 are what raises the output, ``dz^+``, those below 0
+    what lowers it, ``dz^-``. An activation changes by each of them before and after the other, the mean of both:
+    ``dy^+ = (f(z' + dz^+) - f(z')) / 2 + (f(z) - f(z' + dz^-)) / 2``, and ``m^+ = dy^+ / dz^+``. So two inputs that
+    cancel, or of which either alone would do, both count, where the rescale rule gives nothing, or all to one. The
+    paper has no rule for max-pools: as in :func:`deep_lift`, one that rises is raised by the place where it is now.
+
+    The network is run for four images: the image, the reference, and two between them. That takes about four times
+    the time of :func:`deep_lift`.
+
+    Args:
+        model: callable pytree ``x[b, *space, c] -> y[b, k]``.
+        x: ``[b, *space, c]``, floating point.
+        target: as for :func:`deep_lift`, linear in the network's outputs.
+        outputs: ``"all"`` or positions, instead of a target: a map for each.
+        baseline: the reference ``x'``: a number, or an array that broadcasts to ``x``.
+        batch_size: outputs at once; None takes all.
+
+    Returns:
+        The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. It sums to ``s(x) - s(x')``.
+
+    Raises:
+        TypeError: if the model, the image or the target is of a wrong kind.
+        ValueError: if the image, the network or the baseline cannot be used, or an output does not exist.
+        NotImplementedError: if an operation of the network has no rule; besides those that no method knows these are
+            products of two values that both depend on the image, and statistics that normalise it.
+
+    Reference:
+        Shrikumar, Greenside and Kundaje 2017, Learning important features through propagating activation differences,
+        section 3.5.3, https://doi.org/10.48550/arXiv.1704.02685
+
+    Example:
+        >>> def smaller(x):
+        ...     a, b = x[:, 0], x[:, 1]
+        ...     return a - jax.nn.relu(a - b)
+        >>> x = jnp.array([[[5.0], [3.0]]])
+        >>> reveal_cancel(smaller, x).ravel().tolist(), deep_lift(smaller, x).ravel().tolist()
+        ([1.5, 1.5], [0.0, 3.0])
+    """
+    choice = choose(model, x, target, outputs)
+    return _reveal_cancel(as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _reveal_cancel(
+    model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None
+) -> jax.Array:
+    return revealed(model, x, baseline, choice, batch_size=batch_size)
+
+
+def revealed(
+    model: Model,
+    x: jax.Array,
+    baseline: jax.Array,
+    target: Target | Choice = None,
+    *,
+    outputs: Outputs = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """:func:`reveal_cancel` without checks, for use in a compiled program; arguments as for :func:`lifted`."""
+    reference = jnp.broadcast_to(baseline, x.shape)
+    lanes = jax.vmap(rewire(model, revealing.composite), axis_name=revealing.LANES)
+    return pull(
+        lambda x: revealing.to_both(lanes(revealing.four(x, reference))),
+        x,
+        target,
+        outputs=outputs,
+        batch_size=batch_size,
+    )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsal.attribution.changes import above_and_below, larger, per_change
 from jaxsal.engine.sites import Layer, Pool, constant, hand_over, mended
 from jaxsal.engine.sites import gradient as gradient
 from jaxsal.optim.applied import Applied, concrete
@@ -102,11 +103,6 @@ def proportional(eps: float = 1e-6) -> LayerRule:
     return epsilon(eps, bias=False)
 
 
-def _parts(x: Any) -> tuple[Any, Any]:
-    """What is above 0 and what is below."""
-    return jax.tree.map(lambda a: jnp.maximum(a, 0), x), jax.tree.map(lambda a: jnp.minimum(a, 0), x)
-
-
 def alpha_beta(alpha: float = 2.0, beta: float = 1.0, bias: bool = True, eps: float = 1e-6) -> LayerRule:
     r"""LRP-alpha-beta: ``alpha`` times the share among what excites minus ``beta`` times that among what inhibits.
 
@@ -132,15 +128,15 @@ def alpha_beta(alpha: float = 2.0, beta: float = 1.0, bias: bool = True, eps: fl
 
 
 def _alpha_beta(alpha: float, beta: float, bias: bool, eps: float, layer: Layer, r: jax.Array) -> jax.Array:
-    up, down = _parts(layer.weights)
-    b_up, b_down = _parts(layer.bias) if bias else (jnp.zeros_like(layer.bias),) * 2
+    up, down = above_and_below(layer.weights)
+    b_up, b_down = above_and_below(layer.bias) if bias else (jnp.zeros_like(layer.bias),) * 2
     out = alpha * _share(layer, (up, down), b_up, eps, r)
     return out - beta * _share(layer, (down, up), b_down, eps, r) if beta else out
 
 
 def _share(layer: Layer, weights: tuple[Any, Any], bias: jax.Array, eps: float, r: jax.Array) -> jax.Array:
     """Shares of the outputs, with one set of weights for inputs above 0 and another for those below."""
-    (above, below), (w_above, w_below) = _parts(layer.a), weights
+    (above, below), (w_above, w_below) = above_and_below(layer.a), weights
     total = layer.forward(above, w_above) + bias
     if layer.nonnegative:
         return above * layer.back(w_above, r / stabilised(total, eps))
@@ -180,7 +176,7 @@ def same_sign(eps: float = 1e-6) -> LayerRule:
 
 
 def _same_sign(eps: float, layer: Layer, r: jax.Array) -> jax.Array:
-    up, down = _parts(layer.weights)
+    up, down = above_and_below(layer.weights)
     none, zero = jnp.zeros_like(layer.bias), jnp.zeros_like(r)
     out = _share(layer, (up, down), none, eps, jnp.where(layer.z > 0, r, zero))
     return out + _share(layer, (down, up), none, eps, jnp.where(layer.z < 0, r, zero))
@@ -324,7 +320,7 @@ def _z_box(low: Any, high: Any, eps: float, layer: Layer, r: jax.Array) -> jax.A
                 f"z_box got {np.shape(bound)[0]} bounds for a layer whose input is {layer.a.shape}: give one number, "
                 f"or {layer.a.shape[-1]} along its last axis."
             )
-    up, down = _parts(layer.weights)
+    up, down = above_and_below(layer.weights)
     channels = (1,) * (layer.a.ndim - 1) + (-1,)
     low, high = (jnp.broadcast_to(jnp.asarray(b, layer.a.dtype).reshape(channels), layer.a.shape) for b in (low, high))
     total = layer.forward(layer.a, layer.weights) - layer.forward(low, up) - layer.forward(high, down)
@@ -470,8 +466,8 @@ def rescaled(root: jax.Array, value: jax.Array) -> jax.Array:
     def fwd(root: jax.Array, value: jax.Array):
         before, reference = _other(root), _other(value)
         # an output far from 0 is rounded more than a small change of the input would change it
-        size = jnp.maximum(_larger(root, before), _larger(value, reference))
-        return value, _per_change(value - reference, root - before, size)
+        size = jnp.maximum(larger(root, before), larger(value, reference))
+        return value, per_change(value - reference, root - before, size)
 
     call.defvjp(fwd, bwd)
     return call(root, value)
@@ -492,7 +488,7 @@ def rescaled_maximum(pool: Pool, x: jax.Array) -> jax.Array:
         (top, back_now), (reference, back_before) = (jax.vjp(pool.forward, part) for part in (now, before))
         highest = jnp.maximum(top, reference)
         change = back_now(r * (highest - reference))[0] + back_before(r * (top - highest))[0]
-        changed, multiplier = _per_change(change, now - before, _larger(now, before))
+        changed, multiplier = per_change(change, now - before, larger(now, before))
         return (jnp.where(changed, multiplier, back_now(r)[0]),)
 
     call.defvjp(lambda x: (call(x), (x, _other(x))), bwd)
@@ -502,16 +498,3 @@ def rescaled_maximum(pool: Pool, x: jax.Array) -> jax.Array:
 def _other(x: jax.Array) -> jax.Array:
     """Of an image the reference's value, of a reference the image's: wherever the batch's axis lies."""
     return lax.ppermute(x, PAIR, [(0, 1), (1, 0)])
-
-
-def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.maximum(jnp.abs(a), jnp.abs(b))
-
-
-def _per_change(change: jax.Array, of: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where there is a change worth dividing by, and the quotient there; ``size`` is that of the numbers compared."""
-    known = jnp.finfo(of.dtype)
-    # in short dtypes a thousand roundings are everything
-    least = min(1e3 * float(known.eps), float(known.eps) ** 0.5)
-    changed = jnp.abs(of) > jnp.maximum(least * size, float(known.tiny))
-    return changed, change / jnp.where(changed, of, jnp.ones_like(of))

@@ -1,5 +1,6 @@
 """What the rules of a modified backward pass get to see: sites, and linear layers at them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -88,17 +89,34 @@ class Layer(NamedTuple):
         return jax.vjp(lambda a: self.forward(a, weights), self.a)[1](s)[0]
 
 
+class Passage(NamedTuple):
+    """A rule of a linear layer that is, like those of other sites, a function with a backward pass of its own.
+
+    Attributes:
+        fn: ``(forward, a, weights, bias) -> z``, see :class:`Layer`; ``z`` need not be what the network computes.
+    """
+
+    fn: Callable[..., jax.Array]
+
+    def __call__(self, *given: Any) -> jax.Array:
+        """Pass through the layer."""
+        return self.fn(*given)
+
+
 def linear(rule: Rule, forward: Callable[[jax.Array, Any], jax.Array], nonnegative: bool) -> Callable[..., jax.Array]:
     """A linear layer whose backward pass is a rule.
 
     Args:
-        rule: ``(layer, r) -> r_in``: of the outputs' relevance, shaped like ``z``, the inputs', shaped like ``a``.
+        rule: ``(layer, r) -> r_in``: of the outputs' relevance, shaped like ``z``, the inputs', shaped like ``a``; or a
+            :class:`Passage`.
         forward: ``(a, weights) -> z``.
         nonnegative: whether ``a`` is.
 
     Returns:
         ``(a, weights, bias) -> z``.
     """
+    if isinstance(rule, Passage):
+        return functools.partial(rule, forward)
 
     @jax.custom_vjp
     def call(a: jax.Array, weights: Any, bias: jax.Array) -> jax.Array:

@@ -238,6 +238,26 @@ def backprop() -> tuple[Method, ...]:
     )
 
 
+def _deep_lift(name: str, title: str, function: str, cost: str, more: str = "") -> Method:
+    return Method(
+        name=name,
+        title=title,
+        family="relevance",
+        citations=(citations.SHRIKUMAR_2017,),
+        cost=cost,
+        reading=(
+            "What each voxel adds to the output, compared with a reference image of one intensity: red adds, blue "
+            f"takes away. The map adds up to the difference of the two predictions.{more}",
+        ),
+        options=DeepLiftOptions,
+        run=maps_by(attributed(function), from_baseline),
+        tell=tell,
+        columns=COMPLETE_COLUMNS,
+        caption=SUMMED,
+        brightest=BRIGHTEST,
+    )
+
+
 def relevance() -> tuple[Method, ...]:
     """Records of the family."""
     return (
@@ -272,21 +292,17 @@ def relevance() -> tuple[Method, ...]:
             _deep_taylor,
             DeepTaylorOptions,
         ),
-        Method(
-            name="deep-lift",
-            title="DeepLIFT",
-            family="relevance",
-            citations=(citations.SHRIKUMAR_2017,),
-            cost="1 gradient per output, of twice the images",
-            reading=(
-                "What each voxel adds to the output, compared with a reference image of one intensity: red adds, blue "
-                "takes away. The map adds up to the difference of the two predictions.",
-            ),
-            options=DeepLiftOptions,
-            run=maps_by(attributed("deep_lift"), from_baseline),
-            tell=tell,
-            columns=COMPLETE_COLUMNS,
-            caption=SUMMED,
-            brightest=BRIGHTEST,
+        _deep_lift(
+            "deep-lift",
+            "DeepLIFT",
+            "deep_lift",
+            "1 gradient per output, of twice the images",
+        ),
+        _deep_lift(
+            "reveal-cancel",
+            "DeepLIFT, what raises and what lowers apart",
+            "reveal_cancel",
+            "1 gradient per output, of four times the images",
+            " What cancels within the network counts too, on both sides.",
         ),
     )

@@ -41,6 +41,7 @@ EVERYWHERE = {"grad-cam", "grad-cam-plus-plus", "xgrad-cam", "score-cam", "eigen
 NO_OUTPUT = {"eigen-cam", "attentive-response"}
 COMPLETE = {
     "deep-lift",
+    "reveal-cancel",
     "integrated-gradients",
     "guided-integrated-gradients",
     "blur-integrated-gradients",
