@@ -16,7 +16,7 @@ class Shares(NamedTuple):
 
     Attributes:
         points: at which gradients are taken at once.
-        outputs: that are pulled back at once from each point; None takes all.
+        outputs: that are pulled back at once from each point; None takes one on a CPU, elsewhere all.
     """
 
     points: int
@@ -27,7 +27,7 @@ def shares(batch_size: int | None, choice: Choice) -> Shares:
     """Gradients at once, as points and outputs of each.
 
     Args:
-        batch_size: gradients at once; None takes one point with all its outputs.
+        batch_size: gradients at once; None takes one point at a time.
         choice: what is explained.
 
     Example:

@@ -37,7 +37,7 @@ def deconvnet(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where
             there is only one output.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"one"``, or ``"value"`` for what starts from the output's value, as in iNNvestigate.
 
     Returns:
@@ -78,7 +78,7 @@ def guided_backprop(
         x: ``[b, *space, c]``, floating point.
         target: as for :func:`deconvnet`, which also says what counts as a ReLU.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"one"``, or ``"value"``.
 
     Returns:

@@ -27,7 +27,7 @@ def eigen_cam(
     Args:
         split: head and tail, see :func:`jaxsal.split`; only the head is used.
         x: images ``[b, *space, c]``, floating point.
-        batch_size: images that are decomposed at once; None takes all.
+        batch_size: images that are decomposed at once; None takes one on a CPU, elsewhere all.
         geometry: where the features lie in the image; None reads it off the head's operations.
 
     Returns:

@@ -38,7 +38,7 @@ def grad_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         counterfactual: negate the gradients: the map changes its sign.
         positive: set negative values to zero before interpolating, as the paper does for classes. A score with nothing
             but evidence against it then has an empty map, as many a regression does.
@@ -100,7 +100,7 @@ def grad_cam_plus_plus(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         sigma: the unit of the score. The shares compare gradients with the number 2 and so depend on it: of an output
             in mm or years give its standard deviation over a population, a number or one per output of the network.
         counterfactual: negate the gradients: what lowers the score takes the place of what raises it.
@@ -162,7 +162,7 @@ def hires_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         counterfactual: negate the gradients: the map changes its sign.
         positive: set negative values to zero before interpolating, as the paper does for classes. A score with nothing
             but evidence against it then has an empty map, as many a regression does.
@@ -221,7 +221,7 @@ def layer_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         counterfactual: negate the gradients: what lowers the score takes the place of what raises it.
         positive: set negative values to zero before interpolating, as the paper does for classes. A score with nothing
             but evidence against it then has an empty map, as many a regression does.
@@ -281,7 +281,7 @@ def xgrad_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         counterfactual: negate the gradients: the map changes its sign.
         positive: set negative values to zero before interpolating, as the paper does for classes. A score with nothing
             but evidence against it then has an empty map, as many a regression does.

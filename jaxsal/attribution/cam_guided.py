@@ -30,7 +30,7 @@ def guided_grad_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         counterfactual: negate the gradients of Grad-CAM.
         positive: take what Grad-CAM finds above 0 alone, as the paper does; without, where Grad-CAM is below 0 the map
             is guided backprop with its sign changed.

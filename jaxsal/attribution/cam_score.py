@@ -44,7 +44,8 @@ def score_cam(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> [b]``, or None where
             there is only one output.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: masked images at once, over channels and images; None takes all, of which there may be thousands.
+        batch_size: masked images at once, over channels and images; None takes one on a CPU, elsewhere
+            all, of which there may be thousands.
         baseline: the image of nothing, which the score is compared with and which a channel leaves where it is dark: a
             number, or an array that broadcasts to ``x``, such as the mean image of a population. Black is nothing to
             some networks only.

@@ -44,7 +44,7 @@ def weighted_cam(
             ``[*t, c]``. Give the same function each time and it compiles once; what changes in it may be bound by
             ``jax.tree_util.Partial``.
         outputs: several outputs of every image instead of a target, ``"all"`` or positions.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         sigma: the unit of the score, e.g. the standard deviation of the outputs over a population: a number, or one per
             output of the network. Gradients are those of the score in this unit.
         counterfactual: negate the gradients: what lowers the score takes the place of what raises it.

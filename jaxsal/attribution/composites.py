@@ -60,7 +60,7 @@ class Rules:
 
     def __call__(self, site: Site) -> Rule:
         """The rule for a site."""
-        if site.first and self.first is not None and site.kind in ("convolution", "dense"):
+        if site.first and self.first is not None and site.weighted:
             return self.first
         if site.kind == "activation" and self.rectifier is not None and site.operation in ("relu", "relu6"):
             return self.rectifier
@@ -81,8 +81,7 @@ class Named:
 
     def __call__(self, site: Site) -> Rule:
         """The rule for a site."""
-        linear = site.kind in ("convolution", "dense", "affine", "average")
-        return (dict(self.rules).get(site.name) if linear else None) or self.otherwise(site)
+        return (dict(self.rules).get(site.name) if site.linear else None) or self.otherwise(site)
 
 
 def named(rules: Mapping[str, Rule], otherwise: Composite) -> Composite:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsal.attribution import composites
 from jaxsal.attribution.fitting import Bounds, fitted, parted
 from jaxsal.attribution.pulling import Choice, Start, Target, choose, score, seeds
-from jaxsal.engine.rewire import observe
+from jaxsal.engine.rewire import observe, survey
 from jaxsal.engine.sites import Composite, Site
 from jaxsal.model import Model, as_pytree
 
@@ -93,20 +93,13 @@ def _conservation(
     model: Model, x: jax.Array, choice: Choice, composite: Any, bounds: Bounds | None, start: Start
 ) -> Conservation:
     composite = fitted(composite, bounds, model, x)
-    seen: list[tuple[Site, ...]] = []
-
-    def look(x: jax.Array) -> Any:
-        found = observe(model, composite, x)
-        # a statistic is no stage of the way, and may have no axis of images
-        stages = tuple(site for site, _ in found.sites if site.kind != "statistic")
-        seen.append(stages)
-        return {site.index: found.values[site.index] for site in stages}
-
-    shapes = jax.eval_shape(look, x)
-    offsets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    found = survey(model, composite, x)
+    # a statistic is no stage of the way, and may have no axis of images
+    stages = tuple(site for site, _ in found.sites if site.kind != "statistic")
+    offsets = {site.index: jnp.zeros_like(found.values[site.index]) for site in stages}
     y, back = jax.vjp(lambda x, offsets: observe(model, composite, x, offsets).output, x, offsets)
     image, at_sites = back(seeds(y, choice, start=start))
     relevance = tuple(at_sites[index] for index in sorted(at_sites))
     total = jnp.stack([r.reshape(len(x), -1).sum(1) for r in (image, *relevance)])
-    told: Any = _Told(seen[0])
+    told: Any = _Told(stages)
     return Conservation(told, relevance, image, total, score(y, choice))

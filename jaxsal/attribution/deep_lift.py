@@ -36,7 +36,7 @@ def deep_lift(
             or None where there is only one output.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
         baseline: the reference ``x'``: a number, or an array that broadcasts to ``x``.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. It sums to ``s(x) - s(x')``,
@@ -83,7 +83,7 @@ def lifted(
         baseline: broadcasts to ``x``.
         target: as for :func:`jaxsal.attribution.pull`.
         outputs: as for :func:`jaxsal.attribution.pull`.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
     """
     reference = jnp.broadcast_to(baseline, x.shape)
     # an axis of their own, by which every activation finds the other one's value whatever the network does with a batch
@@ -118,7 +118,7 @@ def reveal_cancel(
         target: as for :func:`deep_lift`, linear in the network's outputs.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
         baseline: the reference ``x'``: a number, or an array that broadcasts to ``x``.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score. It sums to ``s(x) - s(x')``.

@@ -39,7 +39,7 @@ def expected_gradients(
         outputs: ``"all"`` or positions, instead of a target: a map for each, from the same draws.
         samples: draws of an image of the background and a place on the way from it.
         key: random key, such as ``jax.random.key(0)``; the same key gives the same map.
-        batch_size: gradients at once, of samples and outputs; None takes one sample with all outputs. The map is the
+        batch_size: gradients at once, of samples and outputs; None takes one sample at a time. The map is the
             same, up to rounding.
 
     Returns:

@@ -30,7 +30,7 @@ def saliency(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> s[b]`` (pass the same
             object again: a new one is compiled anew), or None where there is only one output.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"one"``, or ``"value"`` for the gradient times the score.
 
     Returns:
@@ -74,7 +74,7 @@ def input_x_gradient(
         x: ``[b, *space, c]``, floating point.
         target: as for :func:`saliency`.
         outputs: ``"all"`` or positions, instead of a target: a map for each.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"one"``, or ``"value"`` for the map times the score.
 
     Returns:

@@ -50,7 +50,7 @@ def integrated_gradients(
         baseline: ``x'``: a number, one per channel ``[c]``, one image ``[*space, c]`` or one for each
             ``[b, *space, c]``, in the image's units.
         rule: quadrature, one of :mod:`jaxsal.attribution.quadrature` or a function ``steps -> (positions, weights)``.
-        batch_size: gradients at once, of steps and outputs; None takes one step with all outputs. The map is the
+        batch_size: gradients at once, of steps and outputs; None takes one step at a time. The map is the
             same, up to rounding.
 
     Returns:
@@ -103,7 +103,7 @@ def interior_gradients(
         steps: gradients that are taken.
         baseline: ``x'``, from where the image is scaled.
         rule: quadrature.
-        batch_size: gradients at once; None takes one step with all outputs.
+        batch_size: gradients at once; None takes one step at a time.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score per unit of intensity.
@@ -154,7 +154,7 @@ def blur_integrated_gradients(
         sigma: width at the start, in voxels: one number, or one per spatial axis where voxels are not cubes
             (``width_in_mm / voxel_sizes``).
         rule: quadrature.
-        batch_size: gradients at once; None takes one step with all outputs.
+        batch_size: gradients at once; None takes one step at a time.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score.
@@ -205,7 +205,7 @@ def path_integrated_gradients(
         outputs: ``"all"`` or positions, instead of a target: a map for each.
         steps: gradients that are taken.
         rule: quadrature.
-        batch_size: gradients at once; None takes one step with all outputs.
+        batch_size: gradients at once; None takes one step at a time.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; in units of the score.

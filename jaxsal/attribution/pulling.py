@@ -1,5 +1,6 @@
 """From a score back to the image: one forward pass, and one backward pass for every output that is asked for."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -76,7 +77,7 @@ def pull(
         target: output of all images, of each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where ``k = 1``;
             or all of that as :func:`choose` checked it.
         outputs: ``"all"`` or positions, instead of a target.
-        batch_size: outputs that are pulled back at once; None takes all.
+        batch_size: outputs that are pulled back at once; None takes one on a CPU, elsewhere all.
         start: ``"one"`` starts from the score's derivative by ``y``, ``"value"`` from what each output has in the
             score, see :func:`seeds`.
 
@@ -168,15 +169,23 @@ def score(y: jax.Array, target: Target | Choice = None, *, outputs: Outputs = No
 
 
 def mapped(fn: Callable[[Any], Any], items: Any, batch_size: int | None) -> Any:
-    """``fn`` of every item along the leading axis, so many at a time; None takes all.
+    """``fn`` of every item along the leading axis, so many at a time.
+
+    Args:
+        fn: of one item.
+        items: a pytree of arrays.
+        batch_size: items at once; None takes one on a CPU, whose caches and cores a single one fills, elsewhere all.
 
     Example:
         >>> mapped(lambda a: a + 1, jnp.arange(3), batch_size=2).tolist()
         [1, 2, 3]
     """
     count = len(jax.tree.leaves(items)[0])
-    if batch_size is None or batch_size >= count:
+    if count == 1 or (batch_size is not None and batch_size >= count):
         return jax.vmap(fn)(items)
+    if batch_size is None:
+        one_by_one = functools.partial(jax.lax.map, fn)
+        return jax.lax.platform_dependent(items, cpu=one_by_one, default=jax.vmap(fn))
     return jax.lax.map(fn, items, batch_size=batch_size)
 
 

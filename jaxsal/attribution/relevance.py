@@ -35,7 +35,7 @@ def lrp(
         target: one output for all images, one for each (int ``[b]``), a function ``y[b, k] -> s[b]``, or None where
             there is only one output.
         outputs: ``"all"`` or positions, instead of a target: a map for each, in one program.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         composite: ``site -> rule``; None is :func:`jaxsal.composites.epsilon_plus`. :func:`jaxsal.sites` prints what it
             chooses. It is part of the compiled program, but for the bounds of a table's first layers
             (:func:`jaxsal.composites.epsilon_gamma_box`), which are data.
@@ -89,7 +89,7 @@ def deep_taylor(
         target: as for :func:`lrp`.
         bounds: least and greatest value of the image, or one each for every channel: rule z^B; None is rule w^2.
         outputs: ``"all"`` or positions, instead of a target.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"value"``, or ``"one"``.
 
     Returns:
@@ -137,7 +137,7 @@ def excitation_backprop(
         x: ``[b, *space, c]``, floating point.
         target: as for :func:`lrp`.
         outputs: ``"all"`` or positions, instead of a target.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"value"``, or ``"one"`` for the probabilities themselves.
 
     Returns:
@@ -181,7 +181,7 @@ def contrastive_excitation_backprop(
         x: ``[b, *space, c]``, floating point.
         target: as for :func:`lrp`.
         outputs: ``"all"`` or positions, instead of a target.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
         start: ``"value"``, or ``"one"``.
 
     Returns:

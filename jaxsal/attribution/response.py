@@ -72,7 +72,7 @@ def attentive_response(
             :func:`jaxsal.attribution.rules.rectified` as in DeconvNet, :func:`jaxsal.attribution.rules.guided`.
         unpool: by switches (:func:`jaxsal.attribution.rules.winner`) or by repetition
             (:func:`jaxsal.attribution.rules.repeated`).
-        batch_size: feature maps at once; None takes all ``n``.
+        batch_size: feature maps at once; None takes one on a CPU, elsewhere all ``n``.
 
     Raises:
         TypeError: if the image is of a wrong kind.
@@ -120,7 +120,7 @@ def clear(
         outputs: ``"all"`` or positions.
         gate: as for :func:`attentive_response`.
         unpool: as for :func:`attentive_response`.
-        batch_size: outputs at once; None takes all.
+        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
 
     Raises:
         TypeError: if the model or the image is of a wrong kind.

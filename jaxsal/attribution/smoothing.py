@@ -45,7 +45,7 @@ def smooth_grad(
         noise: standard deviation as a share of the image's range.
         clip: whether noisy images are kept within the image's own range; it makes the noise smaller at its ends.
         key: random key, such as ``jax.random.key(0)``; the same key gives the same map.
-        batch_size: gradients at once, of samples and outputs; None takes one sample with all outputs. The map is the
+        batch_size: gradients at once, of samples and outputs; None takes one sample at a time. The map is the
             same, up to rounding.
 
     Returns:
@@ -92,7 +92,7 @@ def smooth_grad_squared(
         noise: standard deviation as a share of the image's range.
         clip: whether noisy images are kept within the image's own range.
         key: random key.
-        batch_size: gradients at once; None takes one sample with all outputs.
+        batch_size: gradients at once; None takes one sample at a time.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; never negative.
@@ -140,7 +140,7 @@ def var_grad(
         noise: standard deviation as a share of the image's range.
         clip: whether noisy images are kept within the image's own range.
         key: random key.
-        batch_size: gradients at once; None takes one sample with all outputs.
+        batch_size: gradients at once; None takes one sample at a time.
 
     Returns:
         The shape of ``x``, with ``outputs`` ``[o, b, *space, c]``; never negative.

@@ -5,12 +5,11 @@ from typing import Any
 import jax
 
 from jaxsal.engine.program import Step, program
-from jaxsal.engine.rewire import observe, sites
-from jaxsal.engine.sites import Composite, Site
+from jaxsal.engine.rewire import observe, sites, survey
+from jaxsal.engine.sites import Composite
 from jaxsal.jaxpr import is_literal, trace
 from jaxsal.model import Model
 
-_WEIGHTED = ("convolution", "dense")
 # what leaves the channels at the end of an array where they were
 _KEEPS_CHANNELS = frozenset((
     "concatenate", "copy", "pad", "reduce_window_max", "reduce_window_sum", "slice",
@@ -26,7 +25,7 @@ def layer_names(model: Model, x: jax.Array, composite: Composite) -> tuple[str, 
         x: ``[b, *space, c]``, or its shape.
         composite: ``site -> rule``.
     """
-    found = (site.name for site, _ in sites(model, x, composite) if site.kind in (*_WEIGHTED, "affine", "average"))
+    found = (site.name for site, _ in sites(model, x, composite) if site.linear)
     return tuple(dict.fromkeys(name for name in found if name))
 
 
@@ -47,20 +46,13 @@ def last_weights(model: Model, x: jax.Array, composite: Composite) -> frozenset[
         >>> sorted(last_weights(model, jnp.ones((1, 3, 1)), composites.z_plus()))
         [3, 4]
     """
-    seen: list[tuple[Site, ...]] = []
-
-    def look(x: jax.Array) -> Any:
-        found = observe(model, composite, x)
-        seen.append(tuple(site for site, _ in found.sites))
-        return dict(found.values)
-
-    shapes = jax.eval_shape(look, x)
-    weighted = [site.index for site in seen[0] if site.kind in _WEIGHTED]
+    found = survey(model, composite, x)
+    weighted = [site.index for site, _ in found.sites if site.weighted]
 
     def output(x: jax.Array, offsets: list[jax.Array]) -> jax.Array:
         return observe(model, composite, x, dict(zip(weighted, offsets, strict=True))).output
 
-    jaxpr = trace(output, x, [shapes[index] for index in weighted]).jaxpr
+    jaxpr = trace(output, x, [found.values[index] for index in weighted]).jaxpr
     # what is added to the output of a site stands for the site
     added = dict(zip(jaxpr.invars[-len(weighted) :], weighted, strict=True)) if weighted else {}
     return frozenset(_first_met(jaxpr, added))

@@ -3,8 +3,9 @@
 XLA's CPU backend runs 3-D convolutions, and the input gradients of 2-D ones inside loops, many times
 slower than plain 2-D convolutions. A 3-D convolution is a sum of 2-D ones over the taps of the kernel's
 first axis; written so, and with the input gradient as convolutions with explicitly flipped kernels, it runs
-at full speed both ways. Images of few channels are multiplied as matrices of patches. Pools are reduced axis by
-axis. GPU and TPU keep their native operations: the choice is made when XLA lowers the program.
+at full speed both ways. Images of few channels are multiplied as matrices of patches, kernels of one voxel as matrices
+of channels. Pools are reduced axis by axis. GPU and TPU keep their native operations: the choice is made when XLA
+lowers the program.
 """
 
 import functools
@@ -247,6 +248,9 @@ def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads
 def _in_plane(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], precision: Any
 ) -> jax.Array:
+    if kernel.shape[:2] == (1, 1) and not any(map(sum, padding)):
+        met = x[:, :: strides[0], :: strides[1]]
+        return lax.dot_general(met, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
     return lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
     )

@@ -1,5 +1,6 @@
 """A network with the same values and another backward pass."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,19 @@ from jaxsal.model import Model, as_pytree
 _WRAPPERS = frozenset(("value", "raw_value"))
 
 
+@jax.tree_util.register_static
+class Sites(tuple[tuple[Site, Rule], ...]):
+    """Sites with their rules, from the image to the output; printed, it is a table. As a pytree it has no leaves."""
+
+    def __repr__(self) -> str:
+        rows = [("site", "kind", "layer", "operation", "output", "rule", "source")]
+        for site, rule in self:
+            shape = " x ".join(map(str, site.shape))
+            rows.append((str(site.index), site.kind, site.name, site.operation, shape, rule_name(rule), site.source))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
 class Observed(NamedTuple):
     """What a rewired network gives with its values watched.
 
@@ -25,7 +39,7 @@ class Observed(NamedTuple):
     """
 
     output: jax.Array
-    sites: tuple[tuple[Site, Rule], ...]
+    sites: Sites
     values: Mapping[int, jax.Array]
 
 
@@ -83,19 +97,19 @@ def observe(
             f"The model returns {len(traced.jaxpr.outvars)} arrays, one array y[b, k] is needed: take one of them."
         )
     named = [(_layer(path), leaf) for path, leaf in weights]
-    return Observed(*interpret(program(traced), named, x, composite, offsets or {}))
+    output, found, values = interpret(program(traced), named, x, composite, offsets or {})
+    return Observed(output, Sites(found), values)
 
 
-class Sites(tuple[tuple[Site, Rule], ...]):
-    """Sites with their rules, from the image to the output; printed, it is a table."""
+def survey(model: Model, composite: Composite, x: jax.Array) -> Observed:
+    """What :func:`observe` would give, in shapes; nothing is computed.
 
-    def __repr__(self) -> str:
-        rows = [("site", "kind", "layer", "operation", "output", "rule", "source")]
-        for site, rule in self:
-            shape = " x ".join(map(str, site.shape))
-            rows.append((str(site.index), site.kind, site.name, site.operation, shape, rule_name(rule), site.source))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    Args:
+        model: as for :func:`rewire`.
+        composite: as for :func:`rewire`.
+        x: ``[b, *space, c]``, or its shape as a ``jax.ShapeDtypeStruct``.
+    """
+    return jax.eval_shape(functools.partial(observe, model, composite), x)
 
 
 def rule_name(rule: Rule) -> str:
@@ -132,13 +146,7 @@ def sites(model: Model, x: jax.Array, composite: Composite) -> Sites:
         >>> [(site.kind, rule_name(rule)) for site, rule in found]
         [('dense', 'epsilon(0.1, True)'), ('activation', 'handed_on')]
     """
-    found: list[Sites] = []
-
-    def note(x: jax.Array) -> None:
-        found.append(Sites(observe(model, composite, x).sites))
-
-    jax.eval_shape(note, x)
-    return found[0]
+    return survey(model, composite, x).sites
 
 
 def _layer(path: Sequence[Any]) -> str:

@@ -35,6 +35,16 @@ class Site(NamedTuple):
     first: bool
     source: str
 
+    @property
+    def weighted(self) -> bool:
+        """Whether it is a layer with learned products: a convolution, or a dense one."""
+        return self.kind in ("convolution", "dense")
+
+    @property
+    def linear(self) -> bool:
+        """Whether its rule sees a :class:`Layer`: a weighted one, a scale and shift, or an average."""
+        return self.weighted or self.kind in ("affine", "average")
+
 
 Rule = Callable[..., Any]
 Composite = Callable[[Site], Rule]

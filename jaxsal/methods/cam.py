@@ -17,7 +17,7 @@ class CamOptions(Options):
     Attributes:
         counterfactual: show what speaks against the output: gradients are negated.
         positive: set values below zero to zero, as the papers do for classes; a regression's map may then be empty.
-        batch_size: outputs at once, which bounds memory; None takes all.
+        batch_size: outputs at once, which bounds memory; None takes one on a CPU, elsewhere all.
     """
 
     counterfactual: bool = False

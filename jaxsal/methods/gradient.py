@@ -18,7 +18,7 @@ class GradientOptions(Options):
     """Options of gradients.
 
     Attributes:
-        batch_size: outputs at once, which bounds memory; None takes all.
+        batch_size: outputs at once, which bounds memory; None takes one on a CPU, elsewhere all.
         start: ``"one"`` for the gradient of the output, ``"value"`` for that times the output.
     """
 
@@ -33,7 +33,7 @@ class NoiseOptions(Options):
         samples: noisy images.
         noise: standard deviation of the noise, as a share of the range of the image's intensities.
         clip: whether noisy images are kept within that range.
-        batch_size: gradients at once, which bounds memory; None takes one sample with all outputs.
+        batch_size: gradients at once, which bounds memory; None takes one sample at a time.
         seed: of the noise.
     """
 

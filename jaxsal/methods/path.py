@@ -26,7 +26,7 @@ class IntegratedOptions(Options):
         steps: gradients that are taken.
         baseline: image of nothing at which the path starts: an intensity as the network sees it.
         rule: of the integral.
-        batch_size: gradients at once, which bounds memory; None takes one step with all outputs.
+        batch_size: gradients at once, which bounds memory; None takes one step at a time.
     """
 
     steps: Annotated[int, Field(ge=2)] = 50
@@ -42,7 +42,7 @@ class BlurOptions(Options):
         steps: gradients that are taken.
         sigma: standard deviation of the blur at which the path starts, in voxels of the network's grid.
         rule: of the integral.
-        batch_size: gradients at once, which bounds memory; None takes one step with all outputs.
+        batch_size: gradients at once, which bounds memory; None takes one step at a time.
     """
 
     steps: Annotated[int, Field(ge=2)] = 50
@@ -74,7 +74,7 @@ class ExpectedOptions(Options):
 
     Attributes:
         samples: draws of a reference scan and of a place on the way from it.
-        batch_size: gradients at once, which bounds memory; None takes one sample with all outputs.
+        batch_size: gradients at once, which bounds memory; None takes one sample at a time.
         seed: of the draws.
     """
 

@@ -23,7 +23,7 @@ class RelevanceOptions(Options):
     """Options of methods that share an output's value among the voxels.
 
     Attributes:
-        batch_size: outputs at once, which bounds memory; None takes all.
+        batch_size: outputs at once, which bounds memory; None takes one on a CPU, elsewhere all.
         start: ``"value"`` to share the output's value, ``"one"`` to share 1.
     """
 
@@ -81,7 +81,7 @@ class DeepLiftOptions(Options):
 
     Attributes:
         baseline: intensity of the reference image, as the network sees it.
-        batch_size: outputs at once, which bounds memory; None takes all.
+        batch_size: outputs at once, which bounds memory; None takes one on a CPU, elsewhere all.
     """
 
     baseline: Finite = 0.0

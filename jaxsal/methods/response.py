@@ -16,7 +16,7 @@ class ResponseOptions(Options):
     Attributes:
         gate: at activations: ``"none"``, ``"deconv"`` as in DeconvNet, or ``"guided"`` as in guided backprop.
         unpool: put values back where a max-pool found them, by ``"switches"``, or ``"repeat"`` them in its window.
-        batch_size: projections at once, which bounds memory; None takes all.
+        batch_size: projections at once, which bounds memory; None takes one on a CPU, elsewhere all.
     """
 
     gate: Literal["none", "deconv", "guided"] = "none"
