@@ -35,9 +35,9 @@ _MOST_SPREAD = 2**26
 def lower(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The same function with its convolutions and its pools written for the platform that runs it.
 
-    Plain convolutions (channel-last, one feature group, no dilation) of rank 2 and 3 and undilated max and sum
-    pools of any rank are replaced, also inside nested ``jit``; everything else is kept as it is, calls with a
-    derivative of their own (``custom_jvp``, ``custom_vjp``, ``jax.checkpoint``) as a whole.
+    Plain convolutions (channel-last, one feature group) of rank 2 and 3, those with a dilated kernel if they have no
+    stride, and undilated max and sum pools of any rank are replaced, also inside nested ``jit``; everything else is
+    kept as it is, calls with a derivative of their own (``custom_jvp``, ``custom_vjp``, ``jax.checkpoint``) as a whole.
 
     Args:
         fn: any JAX function of pytrees, e.g. ``lambda model, x: model(x)``.
@@ -98,6 +98,9 @@ def _on_cpu(eqn: Any, extent: Sequence[int] = ()) -> Callable[..., jax.Array] | 
         strides, padding = tuple(p["window_strides"]), tuple(map(tuple, p["padding"]))
         grid = extent[1:-1] or eqn.outvars[0].aval.shape[1:-1]
         return lambda x, kernel: _read_part(x, kernel, strides, padding, p["precision"], grid)
+    if _is_dilated_convolution(eqn) and len(p["rhs_dilation"]) in (2, 3):
+        padding, dilation = tuple(map(tuple, p["padding"])), tuple(p["rhs_dilation"])
+        return lambda x, kernel: _dilated(x, kernel, padding, dilation, p["precision"])
     if _is_plain_pool(eqn):
         pool = _POOLS[eqn.primitive.name]
         return lambda x: pool(x, p["window_dimensions"], p["window_strides"], p["padding"])
@@ -124,6 +127,19 @@ def _is_plain_pool(eqn: Any) -> bool:
 
 def is_plain_convolution(eqn: Any) -> bool:
     """Whether an operation is a convolution of any rank, channel-last, with one group, no dilation, one dtype."""
+    return _is_channel_last(eqn) and set(eqn.params["rhs_dilation"]) == {1}
+
+
+def _is_dilated_convolution(eqn: Any) -> bool:
+    """Such a one with a dilated kernel, without stride, and padded by no more than the kernel reaches."""
+    if not _is_channel_last(eqn) or set(eqn.params["window_strides"]) != {1}:
+        return False
+    p, kernel = eqn.params, eqn.invars[1].aval.shape[:-2]
+    reach = [(k - 1) * d for k, d in zip(kernel, p["rhs_dilation"], strict=True)]
+    return all(max(pair) <= most for pair, most in zip(p["padding"], reach, strict=True))
+
+
+def _is_channel_last(eqn: Any) -> bool:
     if eqn.primitive.name != "conv_general_dilated":
         return False
     p = eqn.params
@@ -139,7 +155,7 @@ def is_plain_convolution(eqn: Any) -> bool:
         and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.floating)
         and (p["preferred_element_type"] is None or p["preferred_element_type"] == eqn.invars[0].aval.dtype)
         and p["feature_group_count"] == p["batch_group_count"] == 1
-        and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
+        and set(p["lhs_dilation"]) == {1}
         and min(min(pair) for pair in p["padding"]) >= 0
     )
 
@@ -231,14 +247,47 @@ def _input_gradient(
     return woven[(slice(None), *map(slice, space))]
 
 
-def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads, precision: Any) -> jax.Array:
+def _spread(x: jax.Array, kernel: jax.Array, padding: Pads, dilation: tuple[int, ...], precision: Any) -> jax.Array:
+    if x.ndim == 4:
+        return _in_plane(x, kernel, (1, 1), padding, precision, dilation)
+    return _taps(x, kernel, (1, 1, 1), padding, precision, dilation)
+
+
+_dilated = jax.custom_vjp(_spread, nondiff_argnums=(2, 3, 4))
+
+
+def _dilated_fwd(x: jax.Array, kernel: jax.Array, padding: Pads, dilation: tuple[int, ...], precision: Any):
+    return _spread(x, kernel, padding, dilation, precision), (x, kernel)
+
+
+def _dilated_bwd(padding: Pads, dilation: tuple[int, ...], precision: Any, saved, g: jax.Array):
+    x, kernel = saved
+    flipped = jnp.swapaxes(jnp.flip(kernel, tuple(range(kernel.ndim - 2))), -2, -1)
+    reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation, strict=False)]
+    pads = tuple((most - lo, most - hi) for most, (lo, hi) in zip(reach, padding, strict=True))
+    (d_kernel,) = jax.vjp(lambda kernel: _spread(x, kernel, padding, dilation, precision), kernel)[1](g)
+    return _spread(g, flipped, pads, dilation, precision), d_kernel
+
+
+_dilated.defvjp(_dilated_fwd, _dilated_bwd)
+
+
+def _taps(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Pads,
+    precision: Any,
+    dilation: Sequence[int] = (1, 1, 1),
+) -> jax.Array:
     """The convolution as 2-D ones over the taps of the first spatial axis."""
-    (stride, *in_plane), ((lo, hi), *pads) = strides, padding
+    (stride, *in_plane), ((lo, hi), *pads), (apart, *between) = strides, padding, dilation
     x = jnp.pad(x, ((0, 0), (lo, hi), (0, 0), (0, 0), (0, 0)))
-    depth, taps = (x.shape[1] - len(kernel)) // stride + 1, range(len(kernel))
-    slabs = [lax.slice_in_dim(x, t, t + stride * (depth - 1) + 1, stride, axis=1) for t in taps]
+    depth = (x.shape[1] - apart * (len(kernel) - 1) - 1) // stride + 1
+    starts = [apart * t for t in range(len(kernel))]
+    slabs = [lax.slice_in_dim(x, t, t + stride * (depth - 1) + 1, stride, axis=1) for t in starts]
     planes = [
-        _in_plane(slab.reshape(-1, *slab.shape[2:]), tap, in_plane, pads, precision)
+        _in_plane(slab.reshape(-1, *slab.shape[2:]), tap, in_plane, pads, precision, between)
         for slab, tap in zip(slabs, kernel, strict=True)
     ]
     total = functools.reduce(jnp.add, planes)
@@ -246,11 +295,22 @@ def _taps(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Pads
 
 
 def _in_plane(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], precision: Any
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    precision: Any,
+    dilation: Sequence[int] = (1, 1),
 ) -> jax.Array:
     if kernel.shape[:2] == (1, 1) and not any(map(sum, padding)):
         met = x[:, :: strides[0], :: strides[1]]
         return lax.dot_general(met, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )

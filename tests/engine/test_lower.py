@@ -63,6 +63,27 @@ def test_values_and_both_gradients_are_those_of_the_convolution(x64, rank, size,
     chex.assert_trees_all_close(lowered_back(g), back(g), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize(
+    ("size", "dilation", "padding"),
+    [(3, (2, 1, 4), "SAME"), (2, (3, 2, 1), "VALID"), (3, (1, 2, 3), [(0, 2), (4, 1), (3, 0)]), (1, (1, 2, 2), "SAME")],
+)
+def test_dilated_kernels_and_their_gradients(x64, rank, size, dilation, padding):
+    keys = jax.random.split(jax.random.key(size), 3)
+    x = jax.random.normal(keys[0], (2, *(9, 8, 10)[-rank:], 3), dtype=jnp.float64)
+    kernel = jax.random.normal(keys[1], (*(size,) * rank, 3, 2), dtype=jnp.float64)
+    padding = padding if isinstance(padding, str) else padding[-rank:]
+    plain = convolution((1,) * rank, padding, rank, rhs_dilation=dilation[-rank:])
+    expected, back = jax.vjp(plain, x, kernel)
+    found, lowered_back = jax.vjp(jax.jit(lower(plain)), x, kernel)
+    chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
+    g = jax.random.normal(keys[2], expected.shape, dtype=jnp.float64)
+    chex.assert_trees_all_close(lowered_back(g), back(g), rtol=1e-10, atol=1e-10)
+    if rank == 3 and size > 1:
+        text = jax.jit(lower(plain)).lower(x, kernel).compile().as_text()
+        assert f"size={size}x{size}x{size}" not in text
+
+
 POOLS = [(2, 2, "VALID"), (3, 2, "VALID"), (3, 1, "SAME"), (2, 3, "VALID"), (4, 2, "SAME")]
 
 
@@ -120,9 +141,9 @@ def test_no_gradient_of_an_input_multiplies_with_zeros_between_outputs(rank, cha
 @pytest.mark.parametrize(
     ("fn", "x", "kernel"),
     [
-        (convolution((1, 1), "SAME", rank=2, rhs_dilation=(2, 2)), (1, 8, 8, 2), (3, 3, 2, 4)),
+        (convolution((2, 1), "SAME", rank=2, rhs_dilation=(2, 2)), (1, 8, 8, 2), (3, 3, 2, 4)),
         (convolution((1, 1, 1), "SAME", feature_group_count=2), (1, 6, 6, 6, 2), (3, 3, 3, 1, 4)),
-        (convolution((1, 1, 1), "SAME", rhs_dilation=(2, 2, 2)), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
+        (convolution((1, 1, 1), [(5, 0), (0, 0), (0, 0)], rhs_dilation=(2, 2, 2)), (1, 8, 8, 8, 2), (3, 3, 3, 2, 4)),
         (convolution((1, 1, 1), [(1, 1)] * 3, lhs_dilation=(2, 2, 2)), (1, 5, 5, 5, 2), (3, 3, 3, 2, 4)),
         (
             lambda x, k: convolution((1, 1, 1), "SAME", preferred_element_type=jnp.float32)(
