@@ -5,10 +5,14 @@ from typing import Any
 
 from flax import nnx
 
+from jaxsal.graph import Graph
 from jaxsal.zoo.morphometry import MorphometryVGG
 from jaxsal.zoo.record import InputSpec
 
-ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {"MorphometryVGG": MorphometryVGG}
+ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {
+    "Graph": Graph,
+    "MorphometryVGG": MorphometryVGG,
+}
 
 
 def register(network: type[nnx.Module]) -> type[nnx.Module]:
