@@ -7,8 +7,12 @@ from flax import nnx
 
 from jaxsal.zoo.morphometry import MorphometryVGG
 from jaxsal.zoo.record import InputSpec
+from jaxsal.zoo.resnet import RegressionResNet50
+from jaxsal.zoo.vgg import RegressionVGG16
 
-ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {"MorphometryVGG": MorphometryVGG}
+ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {
+    network.__name__: network for network in (MorphometryVGG, RegressionResNet50, RegressionVGG16)
+}
 
 
 def register(network: type[nnx.Module]) -> type[nnx.Module]:
