@@ -1,6 +1,22 @@
 """The networks of the papers, in Flax NNX, and their records."""
 
+from jaxsal.zoo.alzheimer import COG_AND_ADD_HEADS as COG_AND_ADD_HEADS
+from jaxsal.zoo.alzheimer import COG_HEAD as COG_HEAD
+from jaxsal.zoo.alzheimer import ADClassifier as ADClassifier
+from jaxsal.zoo.alzheimer import ADSpectrumNet as ADSpectrumNet
+from jaxsal.zoo.alzheimer import Head as Head
+from jaxsal.zoo.alzheimer import PooledBlock as PooledBlock
+from jaxsal.zoo.kan import KanAutoencoder as KanAutoencoder
+from jaxsal.zoo.kan import KanCNN3D as KanCNN3D
+from jaxsal.zoo.kan import copy_encoder as copy_encoder
 from jaxsal.zoo.layers import Composition as Composition
+from jaxsal.zoo.measures import cortical_measures as cortical_measures
+from jaxsal.zoo.measures import morphometry_outputs as morphometry_outputs
+from jaxsal.zoo.measures import subcortical_volumes as subcortical_volumes
+from jaxsal.zoo.meshnet import MESHNET_DILATIONS as MESHNET_DILATIONS
+from jaxsal.zoo.meshnet import ClassVolumes as ClassVolumes
+from jaxsal.zoo.meshnet import MeshNet as MeshNet
+from jaxsal.zoo.meshnet import MeshNetVolumes as MeshNetVolumes
 from jaxsal.zoo.morphometry import ConvBlock as ConvBlock
 from jaxsal.zoo.morphometry import MorphometryVGG as MorphometryVGG
 from jaxsal.zoo.naming import channels_last as channels_last
@@ -9,7 +25,17 @@ from jaxsal.zoo.record import InputSpec as InputSpec
 from jaxsal.zoo.record import ModelRecord as ModelRecord
 from jaxsal.zoo.record import Output as Output
 from jaxsal.zoo.record import Scaling as Scaling
+from jaxsal.zoo.records import BRAINCHOP_CLASSES as BRAINCHOP_CLASSES
+from jaxsal.zoo.records import ad_classifier_record as ad_classifier_record
+from jaxsal.zoo.records import ad_spectrum_record as ad_spectrum_record
+from jaxsal.zoo.records import ad_spectrum_with_add_record as ad_spectrum_with_add_record
 from jaxsal.zoo.records import head_circumference_record as head_circumference_record
+from jaxsal.zoo.records import kan_autoencoder_record as kan_autoencoder_record
+from jaxsal.zoo.records import kan_record as kan_record
+from jaxsal.zoo.records import meshnet_record as meshnet_record
+from jaxsal.zoo.records import meshnet_volumes_record as meshnet_volumes_record
+from jaxsal.zoo.records import morphometry_record as morphometry_record
+from jaxsal.zoo.records import xray_record as xray_record
 from jaxsal.zoo.registry import build as build
 from jaxsal.zoo.registry import register as register
 from jaxsal.zoo.resnet import KERAS_RESNET50 as KERAS_RESNET50
@@ -20,3 +46,5 @@ from jaxsal.zoo.store import save as save
 from jaxsal.zoo.store import weights as weights
 from jaxsal.zoo.vgg import VGG16_BLOCKS as VGG16_BLOCKS
 from jaxsal.zoo.vgg import RegressionVGG16 as RegressionVGG16
+from jaxsal.zoo.xray import XRAY_NETWORKS as XRAY_NETWORKS
+from jaxsal.zoo.xray import XRayCNN as XRayCNN

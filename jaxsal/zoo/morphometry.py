@@ -81,21 +81,8 @@ class MorphometryVGG(Composition):
         dropout: float = 0.4,
         rngs: nnx.Rngs,
     ):
-        grid, width = tuple(shape), channels
-        layers: dict[str, Call] = {}
-        for index, values in enumerate(blocks, start=1):
-            block = ConvBlock(*values)  # type: ignore[arg-type]
-            layers[f"conv{index}"] = convolution(
-                len(shape), width, block.width, block.kernel,
-                stride=block.stride, padding="SAME", use_bias=block.bias, rngs=rngs,
-            )  # fmt: skip
-            layers[f"relu{index}"] = jax.nn.relu
-            width, grid = block.width, tuple(-(-n // block.stride) for n in grid)
-            if block.pool > 1:
-                layers[f"pool{index}"] = MaxPool(block.pool, block.pool_stride)
-                grid = windows(grid, block.pool, block.pool_stride)
-            check_grid(grid, shape, index, len(blocks))
-        width *= int(np.prod(grid))
+        layers, grid = conv_blocks(shape, channels, blocks, rngs)
+        width = int(np.prod(grid)) * (ConvBlock(*blocks[-1]).width if blocks else channels)
         layers["flatten"] = flatten
         for index, size in enumerate(dense, start=1):
             if index <= 2:
@@ -105,3 +92,34 @@ class MorphometryVGG(Composition):
                 layers[f"relu{len(blocks) + index}"] = jax.nn.relu
             width = size
         self.compose({**layers, "output": nnx.Linear(width, outputs, rngs=rngs)})
+
+
+def conv_blocks(
+    shape: Sequence[int], channels: int, blocks: Sequence[ConvBlock | Sequence], rngs: nnx.Rngs
+) -> tuple[dict[str, Call], tuple[int, ...]]:
+    """The layers ``conv1``, ``relu1``, ``pool1`` (where there is one), ``conv2``, ... and the grid behind them.
+
+    Args:
+        shape: spatial grid of the input, in voxels; its length is the rank.
+        channels: of the input.
+        blocks: the convolutional blocks.
+        rngs: stream ``params``.
+
+    Raises:
+        ValueError: if the grid is too small for the blocks.
+    """
+    layers: dict[str, Call] = {}
+    grid, before = tuple(shape), channels
+    for index, values in enumerate(blocks, start=1):
+        block = ConvBlock(*values)
+        layers[f"conv{index}"] = convolution(
+            len(shape), before, block.width, block.kernel,
+            stride=block.stride, padding="SAME", use_bias=block.bias, rngs=rngs,
+        )  # fmt: skip
+        layers[f"relu{index}"] = jax.nn.relu
+        before, grid = block.width, tuple(-(-n // block.stride) for n in grid)
+        if block.pool > 1:
+            layers[f"pool{index}"] = MaxPool(block.pool, block.pool_stride)
+            grid = windows(grid, block.pool, block.pool_stride)
+        check_grid(grid, shape, index, len(blocks))
+    return layers, grid

@@ -77,8 +77,8 @@ class RegressionResNet50(Composition):
     of Keras: ``**KERAS_RESNET50``, with the strides in the first convolution of a block, biases, and 25,636,712
     parameters, those of the BatchNorms' statistics included.
 
-    Layers are ``conv1``, ``bn1``, ``relu``, ``maxpool``, the blocks ``layer1_0`` to ``layer4_2``, ``avgpool`` and ``fc``.
-    Inside a block the skip crosses every cut, so that a mask can lie in front of a block or behind it.
+    Layers are ``conv1``, ``bn1``, ``relu``, ``maxpool``, the blocks ``layer1_0`` to ``layer4_2``, ``avgpool`` and
+    ``fc``. Inside a block the skip crosses every cut, so that a mask can lie in front of a block or behind it.
 
     Args:
         outputs: number of them.

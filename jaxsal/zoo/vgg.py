@@ -19,9 +19,9 @@ class RegressionVGG16(Composition):
     features to 7 x 7 (``pooled=7``), so that the dense layers fit any grid; Keras flattens them as they are
     (``pooled=None``).
 
-    Layers are ``conv1_1``, ``relu1_1``, ..., ``pool5``, ``avgpool`` (if any), ``flatten``, ``fc1``, ``relu_fc1``, ``dropout1``,
-    ``fc2``, ``relu_fc2``, ``dropout2``, ``fc3``. Features are flattened with the channels last, so the columns of torchvision's
-    first dense layer come in another order: :func:`jaxsal.zoo.channels_last`.
+    Layers are ``conv1_1``, ``relu1_1``, ..., ``pool5``, ``avgpool`` (if any), ``flatten``, ``fc1``, ``relu_fc1``,
+    ``dropout1``, ``fc2``, ``relu_fc2``, ``dropout2``, ``fc3``. Features are flattened with the channels last, so the
+    rows of torchvision's first dense layer come in another order, see :func:`jaxsal.zoo.channels_last`.
 
     Args:
         outputs: number of them.
