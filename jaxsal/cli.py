@@ -231,6 +231,56 @@ def cite(
         typer.echo(cited(used or (), __version__))
 
 
+@app.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights: .pth, .pt, .safetensors, .h5, .keras, model.json, a folder.")
+    ],
+    arch: Annotated[
+        str, typer.Option("--arch", metavar="NAME", help="Network that they are of; an unknown name lists those known.")
+    ],
+    directory: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the network.")] = Path(),
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the network [default: that of the file].")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="N,N[,N]", help="Grid of the images, where the file leaves it open.")
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option("--outputs", metavar="NAME,...", help="Names of the outputs, where none are known.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Bring in a network trained elsewhere: FILE's weights as DIR/NAME.safetensors, compared with what they were."""
+    with _errors(debug):
+        from jaxsal.converters import convert as converted
+        from jaxsal.progress import bar
+        from jaxsal.zoo import save, weights
+
+        asked = {
+            "name": name,
+            "shape": None if shape is None else _grid(shape),
+            "outputs": None if outputs is None else _names(outputs),
+        }
+        with bar(file.name) as meter:
+            meter(0, 2, "converting")
+            found = converted(file, arch, **{key: value for key, value in asked.items() if value is not None})
+            meter(1, 2, "writing")
+            written = save(directory / f"{found.record.name}.safetensors", found.model, found.record)
+        record = found.record
+        grid = " x ".join(map(str, record.input.shape))
+        count = sum(value.size for value in weights(found.model).values())
+        typer.echo(
+            f"{record.name}: {record.architecture}, {count:,} weights, {len(record.outputs)} outputs, {grid} voxels, "
+            f"{record.input.channels} channels."
+        )
+        if found.max_difference is None or found.scale is None:
+            typer.echo("Not compared with its source: the framework that computes it is not installed, or not known.")
+        else:
+            typer.echo(f"max |difference| from its source: {found.max_difference:.2g}, at outputs up to {found.scale:.3g}")
+        typer.echo(f"\nWritten:\n  {written}")
+
+
 def _explain_one(
     plan: "Plan",
     image: "Path | Volume",
@@ -316,6 +366,13 @@ def _no_such_option(unknown: Sequence[str], method: "Method") -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _grid(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in _names(text.replace("x", ",")))
+    except ValueError:
+        raise ValueError(f"--shape is {text!r}, numbers of voxels are needed, such as 224,224.") from None
 
 
 def _version(on: bool) -> None:

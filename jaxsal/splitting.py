@@ -32,7 +32,8 @@ class LayerRow(NamedTuple):
         name: what ``split(model, x, at=name)`` takes.
         kind: class or function of the layer.
         shape: of its output, batch axis included.
-        splits: whether a mask can be optimised there: the output has spatial axes.
+        splits: whether a mask can be optimised there: the output has spatial axes and, at a tag, nothing else of the
+            image passes it by.
     """
 
     name: str
@@ -126,9 +127,10 @@ def layers(model: Model, x: Any) -> LayerTable:
         shape = jax.eval_shape(call, shape)
         kind = getattr(call, "__name__", type(call).__name__)
         rows.append(LayerRow(name, kind, shape.shape, len(shape.shape) > 2))
-    for eqn in _tagged(trace(model, _shapes(x)).jaxpr):
-        shape = eqn.outvars[0].aval.shape
-        rows.append(LayerRow(eqn.params["name"], "tag", shape, len(shape) > 2))
+    jaxpr = trace(model, _shapes(x)).jaxpr
+    for eqn in _tagged(jaxpr):
+        shape, name = eqn.outvars[0].aval.shape, eqn.params["name"]
+        rows.append(LayerRow(name, "tag", shape, len(shape) > 2 and _separates(jaxpr, name)))
     return LayerTable(tuple(rows))
 
 
@@ -265,6 +267,14 @@ def _cut(jaxpr: Any, at: str | int) -> _Cut:
     if jaxpr.outvars[0] not in after:
         raise ValueError(f"Cannot split at {at!r}: the output does not depend on the tagged value.")
     return _Cut(value, jaxpr.eqns[: jaxpr.eqns.index(here[0]) + 1], tail)
+
+
+def _separates(jaxpr: Any, at: str) -> bool:
+    try:
+        _cut(jaxpr, at)
+    except ValueError:
+        return False
+    return True
 
 
 def _tagged(jaxpr: Any) -> list[Any]:

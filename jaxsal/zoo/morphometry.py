@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxsal.model import Layer
+from jaxsal.zoo.layers import Call, Composition, MaxPool, check_grid, convolution, flatten, windows
 
 
 class ConvBlock(NamedTuple):
@@ -37,7 +37,7 @@ REBSAMEN_BLOCKS = (
 )
 
 
-class MorphometryVGG(nnx.Module):
+class MorphometryVGG(Composition):
     """Regression of morphometric measurements from a scan (Rebsamen et al. 2020).
 
     Blocks of convolution, ReLU and (where asked for) max-pool, then ``flatten -> dropout -> dense + ReLU -> dropout ->
@@ -81,83 +81,45 @@ class MorphometryVGG(nnx.Module):
         dropout: float = 0.4,
         rngs: nnx.Rngs,
     ):
-        rank, grid, width = len(shape), np.asarray(shape), channels
-        names: list[str] = []
-        for index, values in enumerate(blocks, start=1):
-            block = ConvBlock(*values)  # type: ignore[arg-type]
-            setattr(
-                self,
-                f"conv{index}",
-                nnx.Conv(
-                    width,
-                    block.width,
-                    kernel_size=(block.kernel,) * rank,
-                    strides=(block.stride,) * rank,
-                    padding="SAME",
-                    use_bias=block.bias,
-                    rngs=rngs,
-                ),
-            )
-            names += [f"conv{index}", f"relu{index}"]
-            width, grid = block.width, -(-grid // block.stride)
-            if block.pool > 1:
-                setattr(self, f"pool{index}", MaxPool(block.pool, block.pool_stride))
-                names.append(f"pool{index}")
-                grid = (grid - block.pool) // block.pool_stride + 1
-            if (grid < 1).any():
-                raise ValueError(
-                    f"The input grid {tuple(shape)} is used up at block {index} of {len(blocks)}: "
-                    "give a larger grid, or fewer blocks, smaller strides or pools."
-                )
-        width *= int(np.prod(grid))
-        names.append("flatten")
+        layers, grid = conv_blocks(shape, channels, blocks, rngs)
+        width = int(np.prod(grid)) * (ConvBlock(*blocks[-1]).width if blocks else channels)
+        layers["flatten"] = flatten
         for index, size in enumerate(dense, start=1):
             if index <= 2:
-                setattr(self, f"dropout{index}", nnx.Dropout(dropout))
-                names.append(f"dropout{index}")
-            setattr(self, f"dense{index}", nnx.Linear(width, size, rngs=rngs))
-            names.append(f"dense{index}")
+                layers[f"dropout{index}"] = nnx.Dropout(dropout)
+            layers[f"dense{index}"] = nnx.Linear(width, size, rngs=rngs)
             if index < len(dense):
-                names.append(f"relu{len(blocks) + index}")
+                layers[f"relu{len(blocks) + index}"] = jax.nn.relu
             width = size
-        self.output = nnx.Linear(width, outputs, rngs=rngs)
-        self.names = (*names, "output")
-
-    def named_layers(self) -> tuple[Layer, ...]:
-        """The layers in order; their composition is the network."""
-        return tuple(Layer(name, getattr(self, name, None) or _stateless(name)) for name in self.names)
-
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Predict.
-
-        Args:
-            x: scans ``[b, *space, channels]``.
-            rngs: stream ``dropout``, needed in training mode only.
-
-        Returns:
-            Measurements ``[b, outputs]``.
-        """
-        for name, layer in self.named_layers():
-            x = layer(x, rngs=rngs) if name.startswith("dropout") else layer(x)  # type: ignore[call-arg]
-        return x
+        self.compose({**layers, "output": nnx.Linear(width, outputs, rngs=rngs)})
 
 
-class MaxPool(nnx.Module):
-    """Max-pooling without padding over windows of ``window ** rank`` voxels."""
+def conv_blocks(
+    shape: Sequence[int], channels: int, blocks: Sequence[ConvBlock | Sequence], rngs: nnx.Rngs
+) -> tuple[dict[str, Call], tuple[int, ...]]:
+    """The layers ``conv1``, ``relu1``, ``pool1`` (where there is one), ``conv2``, ... and the grid behind them.
 
-    def __init__(self, window: int, stride: int):
-        self.window, self.stride = window, stride
+    Args:
+        shape: spatial grid of the input, in voxels; its length is the rank.
+        channels: of the input.
+        blocks: the convolutional blocks.
+        rngs: stream ``params``.
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Pool ``x[b, *space, c]``."""
-        rank = x.ndim - 2
-        return nnx.max_pool(x, (self.window,) * rank, (self.stride,) * rank)
-
-
-def flatten(x: jax.Array) -> jax.Array:
-    """Join the axes after the first: ``[b, ...] -> [b, n]``."""
-    return x.reshape(x.shape[0], -1)
-
-
-def _stateless(name: str):
-    return flatten if name == "flatten" else jax.nn.relu
+    Raises:
+        ValueError: if the grid is too small for the blocks.
+    """
+    layers: dict[str, Call] = {}
+    grid, before = tuple(shape), channels
+    for index, values in enumerate(blocks, start=1):
+        block = ConvBlock(*values)
+        layers[f"conv{index}"] = convolution(
+            len(shape), before, block.width, block.kernel,
+            stride=block.stride, padding="SAME", use_bias=block.bias, rngs=rngs,
+        )  # fmt: skip
+        layers[f"relu{index}"] = jax.nn.relu
+        before, grid = block.width, tuple(-(-n // block.stride) for n in grid)
+        if block.pool > 1:
+            layers[f"pool{index}"] = MaxPool(block.pool, block.pool_stride)
+            grid = windows(grid, block.pool, block.pool_stride)
+        check_grid(grid, shape, index, len(blocks))
+    return layers, grid

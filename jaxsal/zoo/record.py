@@ -74,6 +74,7 @@ class ModelRecord(_Frozen):
         licence: of the weights.
         credits: data and papers to be named.
         training: how the weights came about: seed, steps, date, versions.
+        assumed: what the paper does not tell about the network and is assumed, a sentence each.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelRecord(_Frozen):
     licence: str = ""
     credits: tuple[str, ...] = ()
     training: dict[str, Any] = {}
+    assumed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelRecord":

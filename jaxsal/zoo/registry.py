@@ -5,10 +5,32 @@ from typing import Any
 
 from flax import nnx
 
+from jaxsal.graph import Graph
+from jaxsal.zoo.alzheimer import ADClassifier, ADSpectrumNet
+from jaxsal.zoo.kan import KanAutoencoder, KanCNN3D
+from jaxsal.zoo.meshnet import MeshNet, MeshNetVolumes
 from jaxsal.zoo.morphometry import MorphometryVGG
 from jaxsal.zoo.record import InputSpec
+from jaxsal.zoo.resnet import RegressionResNet50
+from jaxsal.zoo.vgg import RegressionVGG16
+from jaxsal.zoo.xray import XRayCNN
 
-ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {"MorphometryVGG": MorphometryVGG}
+ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {
+    network.__name__: network
+    for network in (
+        ADClassifier,
+        ADSpectrumNet,
+        Graph,
+        KanAutoencoder,
+        KanCNN3D,
+        MeshNet,
+        MeshNetVolumes,
+        MorphometryVGG,
+        RegressionResNet50,
+        RegressionVGG16,
+        XRayCNN,
+    )
+}
 
 
 def register(network: type[nnx.Module]) -> type[nnx.Module]:

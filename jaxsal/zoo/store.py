@@ -190,8 +190,7 @@ def _read_file(path: Path) -> tuple[dict[str, np.ndarray], str]:
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}). Weights of other kinds "
-            "(.pth, .h5) are not read: they run code or lack a record, and jaxsal has no converter for them. Build the "
-            "network in Flax NNX, copy its weights into it, and write both with jaxsal.zoo.save."
+            "(.pth, .h5, .keras, model.json) are converted first: `jaxsal convert`, or jaxsal.converters in Python."
         ) from None
     if text is None:
         raise ValueError(f"{path} holds weights but no jaxsal record: save it with jaxsal.zoo.save.")

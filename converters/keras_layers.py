@@ -1,0 +1,277 @@
+"""A Keras model's configuration as a graph of operations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxsal.graph.keras.layers import ACTIVATIONS
+from jaxsal.graph.keras.rules import rules
+from jaxsal.graph.program import Node, write
+
+MODELS = frozenset(("Functional", "Model", "Sequential"))
+# of each class, what of its configuration matters when it predicts
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "Activation": ("activation",),
+    "AveragePooling": ("pool_size", "strides", "padding"),
+    "BatchNormalization": ("epsilon",),
+    "Concatenate": ("axis",),
+    "Conv": ("strides", "padding", "dilation_rate", "groups", "activation"),
+    "ConvTranspose": ("strides", "padding", "activation"),
+    "Cropping": ("cropping",),
+    "Dense": ("activation",),
+    "DepthwiseConv": ("strides", "padding", "dilation_rate", "activation"),
+    "GlobalAveragePooling": ("keepdims",),
+    "GlobalMaxPooling": ("keepdims",),
+    "LayerNormalization": ("epsilon",),
+    "MaxPooling": ("pool_size", "strides", "padding"),
+    "Permute": ("dims",),
+    "ReLU": ("max_value", "negative_slope", "threshold"),
+    "Rescaling": ("scale", "offset"),
+    "Reshape": ("target_shape",),
+    "SeparableConv": ("strides", "padding", "dilation_rate", "activation"),
+    "Softmax": ("axis",),
+    "UpSampling": ("size", "interpolation"),
+    "ZeroPadding": ("padding",),
+}
+# settings that would change what a layer computes, with the only values that the rules know
+_NEEDED: dict[str, tuple[Any, ...]] = {
+    "data_format": (None, "channels_last"),
+    "interpolation": (None, "nearest", "bilinear"),
+    "output_padding": (None,),
+}
+
+
+class Layer(NamedTuple):
+    """A layer that runs, wherever models are nested.
+
+    Attributes:
+        name: in its model.
+        kind: class.
+        config: its own.
+        model: names of the models around it, from the outermost.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    model: tuple[str, ...]
+
+
+class Network(NamedTuple):
+    """A model read.
+
+    Attributes:
+        graph: for :class:`jaxsal.graph.Graph`.
+        layers: that it runs, in the model's order.
+        shape: of the image ``[*space, c]``; None along an axis of any length.
+    """
+
+    graph: dict[str, Any]
+    layers: tuple[Layer, ...]
+    shape: tuple[int | None, ...]
+
+
+def listed(model: Mapping[str, Any], around: tuple[str, ...] = ()) -> Iterator[Layer]:
+    """Every layer of a model and of the models in it, in order."""
+    for entry in _entries(model):
+        name = entry["config"].get("name") or entry.get("name")
+        if entry["class_name"] in MODELS:
+            yield from listed(entry, (*around, name))
+        elif entry["class_name"] != "InputLayer":
+            yield Layer(name, entry["class_name"], entry["config"], around)
+
+
+def check_layers(layers: Sequence[Layer]) -> None:
+    """Refuse a model with layers, or settings of them, that have no rule.
+
+    Raises:
+        NotImplementedError: all of them are named.
+    """
+    known = rules()
+    problems = [f"layer {each.name!r} is a {each.kind}" for each in layers if each.kind not in known]
+    for each in layers:
+        problems += [] if each.kind not in known else _settings(each)
+    if problems:
+        raise NotImplementedError(
+            f"The Keras model has layers that have no rule in JAX: {'; '.join(problems)}. Take them out or write them "
+            "with other layers and save the model again, or add a rule to jaxsal/graph/keras/rules.py; those that "
+            f"exist: {', '.join(sorted(known))}."
+        )
+
+
+def network(model: Mapping[str, Any], weights: Callable[[str], Mapping[str, str]]) -> Network:
+    """A model as a graph.
+
+    Args:
+        model: its configuration, ``{"class_name": ..., "config": ...}``.
+        weights: of a layer's name, for what its rule calls them, the paths of its weights.
+
+    Raises:
+        NotImplementedError: if layers have no rule.
+        ValueError: if the model has several inputs or outputs, or layers that are called in unusual ways.
+    """
+    layers = tuple(listed(model))
+    check_layers(layers)
+    writer = _Writer(weights)
+    output = writer.model(model, ({"node": "image"},), ())
+    return Network(write("keras", "image", writer.nodes, output), layers, _shape(model))
+
+
+class _Writer:
+    """Collects operations, nested models written out."""
+
+    def __init__(self, weights: Callable[[str], Mapping[str, str]]):
+        self.weights = weights
+        self.nodes: list[Node] = []
+        self.names: set[str] = set()
+
+    def model(self, model: Mapping[str, Any], inputs: Sequence[Any], around: tuple[str, ...]) -> Any:
+        if model["class_name"] == "Sequential":
+            (value,) = inputs
+            for entry in _entries(model):
+                if entry["class_name"] != "InputLayer":
+                    value = self.call(entry, [value], around)
+            return value
+        config = model["config"]
+        starts = [_history(each)[0] for each in _many(config["input_layers"])]
+        ends = [_history(each) for each in _many(config["output_layers"])]
+        if len(starts) != len(inputs) or len(ends) != 1:
+            raise ValueError(
+                f"The Keras model {config.get('name')!r} has {len(starts)} inputs and {len(ends)} outputs; one image in "
+                "and one array out are needed: build a Model of those and save it."
+            )
+        values = {(name, 0): value for name, value in zip(starts, inputs, strict=True)}
+        waiting = [
+            (entry, number, [_history(each) for each in call])
+            for entry in _entries(model)
+            for number, call in enumerate(_calls(entry))
+            if entry["class_name"] != "InputLayer"
+        ]
+        while waiting:
+            ready = [each for each in waiting if all(key in values for key in each[2])]
+            if not ready:
+                names = ", ".join(each[0]["config"]["name"] for each in waiting)
+                raise ValueError(f"The layers {names} of the Keras model read values that none computes.")
+            for entry, number, sources in ready:
+                name = entry["config"]["name"]
+                values[name, number] = self.call(entry, [values[key] for key in sources], around, number)
+            waiting = [each for each in waiting if each not in ready]
+        return values[ends[0]]
+
+    def call(self, entry: Mapping[str, Any], inputs: list[Any], around: tuple[str, ...], number: int = 0) -> Any:
+        name, kind = entry["config"]["name"], entry["class_name"]
+        if kind in MODELS:
+            return self.model(entry, inputs, (*around, name))
+        layer = Layer(name, kind, entry["config"], around)
+        tag = name if name not in self.names else f"{name}@{number or len(self.nodes)}"
+        self.names.add(tag)
+        kwargs = options(layer) | {key: {"weight": path} for key, path in self.weights(layer.name).items()}
+        self.nodes.append(Node(tag, kind, tuple(inputs), tuple(kwargs.items()), (tag,)))
+        return {"node": tag}
+
+
+def options(layer: Layer) -> dict[str, Any]:
+    """What of a layer's configuration its rule takes."""
+    config = layer.config
+    if layer.kind == "LeakyReLU":
+        return {"negative_slope": config.get("negative_slope", config.get("alpha", 0.3))}
+    if layer.kind == "ELU":
+        return {"activation": "elu"}
+    kept = {key: config[key] for key in _OPTIONS.get(_family(layer.kind), ()) if config.get(key) is not None}
+    if "activation" in kept:
+        kept["activation"] = _activation(kept["activation"])
+    return kept
+
+
+def _settings(layer: Layer) -> list[str]:
+    config, where = layer.config, f"layer {layer.name!r} ({layer.kind})"
+    problems = []
+    for key, values in _NEEDED.items():
+        if config.get(key) not in values:
+            problems.append(f"{where} has {key} {config[key]!r}")
+    if "Conv" in layer.kind and config.get("padding") not in ("valid", "same"):
+        problems.append(f"{where} has padding {config.get('padding')!r}")
+    if "Transpose" in layer.kind and set(_flat(config.get("dilation_rate", 1))) != {1}:
+        problems.append(f"{where} has dilation_rate {config['dilation_rate']!r}")
+    if "Normalization" in layer.kind:
+        axes = _flat(config.get("axis", -1))
+        if len(axes) != 1:
+            problems.append(f"{where} normalises over the axes {axes}, one of channels is needed")
+    name = _activation(config.get("activation", "linear"))
+    if name not in ACTIVATIONS:
+        problems.append(f"{where} has the activation {name!r}")
+    if layer.kind == "ELU" and config.get("alpha", 1.0) != 1.0:
+        problems.append(f"{where} has alpha {config['alpha']}")
+    return problems
+
+
+def _activation(value: Any) -> str:
+    """Its name: Keras writes it as such, or as an object."""
+    if isinstance(value, Mapping):
+        inner = value.get("config")
+        value = inner if isinstance(inner, str) else value.get("class_name", "?")
+    return value or "linear"
+
+
+def _family(kind: str) -> str:
+    for rank in "123":
+        kind = kind.replace(f"{rank}D", "")
+    return kind
+
+
+def _entries(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    config = model["config"]
+    found = config if isinstance(config, list) else config["layers"]  # of old Sequential models it is a list
+    return [{**entry, "config": {"name": entry.get("name"), **entry["config"]}} for entry in found]
+
+
+def _many(values: Any) -> list[Any]:
+    """Inputs or outputs: one history, or a list of them."""
+    return [values] if values and isinstance(values[0], str) else list(values)
+
+
+def _history(value: Any) -> tuple[str, int]:
+    """Name of a layer and number of its call, from one of Keras's ways to write a value down."""
+    if isinstance(value, Mapping):
+        value = value["config"]["keras_history"]
+    name, call, tensor = value[:3]
+    if tensor:
+        raise ValueError(f"The Keras model reads result {tensor} of layer {name!r}, layers here have one result each.")
+    return name, call
+
+
+def _calls(entry: Mapping[str, Any]) -> list[list[Any]]:
+    """Of each call of a layer, the values that it reads."""
+    found = []
+    for call in entry.get("inbound_nodes", ()):
+        if isinstance(call, Mapping):  # Keras 3
+            found.append(list(_tensors(call["args"])))
+        else:
+            found.append(_many(call))
+    return found
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
+
+
+def _shape(model: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Of the image, without the batch."""
+    config = model["config"]
+    candidates = [] if isinstance(config, list) else [config.get("build_input_shape")]
+    for entry in _entries(model):
+        own = entry["config"]
+        candidates += [own.get("batch_input_shape"), own.get("batch_shape")]
+        if entry["class_name"] in MODELS:
+            candidates.append((None, *_shape(entry)))
+    found = [shape for shape in candidates if shape]
+    if not found:
+        raise ValueError("The Keras model does not say which shape its input has: give it an InputLayer, and save it.")
+    return tuple(found[0][1:])
+
+
+def _flat(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]

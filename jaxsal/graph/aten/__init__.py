@@ -1,0 +1,1 @@
+"""What PyTorch's operations compute, in JAX, channels last inside."""

@@ -1,0 +1,144 @@
+"""Published weights as networks of the zoo."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+import jaxsal
+from jaxsal import zoo
+from jaxsal.cli import app
+from jaxsal.converters import architectures, convert, from_keras
+from tests.attribution.real_networks import ad_scan
+
+FOLDS = range(5)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_folds_of_the_ad_network(shared, fold):
+    torch = pytest.importorskip("torch", reason="the published weights are PyTorch files")
+    folder = shared / "weights" / "ncomms2022" / f"CNN_baseline_new_cross{fold}"
+    scan = np.asarray(ad_scan(shared))
+    found = convert(folder, "ncomms2022-add" if fold == 0 else "ncomms2022", images=[scan] if fold == 0 else [])
+    assert found.max_difference < 1e-4
+    count = sum(leaf.size for leaf in jax.tree.leaves(found.model))
+    # the published counts, and the statistics of the BatchNorms
+    assert count == 490_660 + 576_201 + (172_892 if fold == 0 else 0) + 2 * (20 + 40 + 80 + 160)
+    assert torch.load  # it was the source's framework
+
+
+def test_five_folds_on_the_template(shared):
+    """Five-fold mean of the score on the MNI152 brain, as published with the data: 0.39."""
+    pytest.importorskip("torch", reason="the published weights are PyTorch files")
+    from nilearn import datasets, image
+
+    template = datasets.load_mni152_template(resolution=1)
+    grid = zoo.ad_spectrum_record().input
+    resampled = image.resample_img(
+        template, np.asarray(grid.affine), grid.shape, interpolation="continuous", copy_header=True, force_resample=True
+    )
+    scan = np.asarray(resampled.dataobj, np.float32)
+    x = jnp.asarray(np.clip(scan / scan.mean(), 0, 8))[None, ..., None]
+    forward = jax.jit(lambda model, x: model(x))
+    folder = shared / "weights" / "ncomms2022"
+    scores = [forward(convert(each, "ncomms2022").model, x).item() for each in sorted(folder.glob("CNN*"))]
+    assert len(scores) == 5
+    assert np.mean(scores) == pytest.approx(0.39, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["model18cls", "model30chan18cls"])
+def test_meshnets(shared, name):
+    pytest.importorskip("h5py", reason="Keras files are read with h5py")
+    path = shared / "weights" / "meshnet" / name / "model.json"
+    found = convert(path, "meshnet")
+    assert found.max_difference < 1e-4
+    assert found.record.config["width"] == (30 if "30" in name else 21)
+    assert sum(leaf.size for leaf in jax.tree.leaves(found.model)) == (196_038 if "30" in name else 96_408)
+    volumes = convert(path, "meshnet-volumes")
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(1, 16, 16, 16, 1)).astype(np.float32))
+    shares = jax.nn.softmax(found.model(x)).sum((1, 2, 3))[:, 1:]
+    np.testing.assert_allclose(volumes.model(x), shares, rtol=1e-4)
+    generic = from_keras(path, shape=(16, 16, 16))
+    np.testing.assert_allclose(generic.model(x), found.model(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "vgg16"])
+def test_weights_of_torchvisions_shape(tmp_path, arch):
+    torch = pytest.importorskip("torch", reason="the network that the weights come from is PyTorch's")
+    from tests.converters import networks
+
+    module = networks.settled({"resnet50": networks.ResNet50, "vgg16": networks.VGG16}[arch](outputs=5, channels=2))
+    torch.save({f"module.{key}": value for key, value in module.state_dict().items()}, tmp_path / "w.pth")
+    found = convert(tmp_path / "w.pth", arch, shape=(40, 36))
+    assert found.max_difference < 1e-4 * max(1, found.scale)
+    x = np.random.default_rng(0).standard_normal((2, 40, 36, 2)).astype(np.float32)
+    with torch.no_grad():
+        y = module(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+    np.testing.assert_allclose(jax.jit(lambda model, x: model(x))(found.model, x), y, atol=1e-4, rtol=1e-4)
+    state = {key: value.numpy() for key, value in module.state_dict().items()}
+    last = "fc" if arch == "resnet50" else "classifier.6"
+    del state[f"{last}.bias"]
+    state["extra"] = np.ones(1, np.float32)
+    first = "conv1" if arch == "resnet50" else "features.0"
+    state[f"{first}.weight"] = state[f"{first}.weight"][:, :, :2]
+    save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="do not fit") as caught:
+        convert(tmp_path / "w.safetensors", arch)
+    for part in (f"missing {last}.bias", "unknown extra", f"{first}.weight has shape"):
+        assert part in str(caught.value)
+
+
+def test_architectures_are_listed():
+    with pytest.raises(ValueError, match=r"no architecture 'alexnet': keras, meshnet, .*from_torch"):
+        convert("a.pth", "alexnet")
+    assert all(each.about for each in architectures().values())
+    with pytest.raises(FileNotFoundError, match=r"Nothing lies at none.pth: resnet50 is torchvision's"):
+        convert("none.pth", "resnet50")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A model of TensorFlow.js: the sum over windows."""
+    spec = {"name": "conv/kernel", "shape": [3, 3, 1, 1], "dtype": "float32"}
+    conv = {"name": "conv", "filters": 1, "kernel_size": [3, 3], "padding": "same", "use_bias": False}
+    first = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, None, None, 1]}}
+    layers = [first, {"class_name": "Conv2D", "config": conv}, {"class_name": "GlobalAveragePooling2D", "config": {"name": "mean"}}]
+    model = {"class_name": "Sequential", "config": {"layers": layers}}
+    manifest = [{"paths": ["model.bin"], "weights": [spec]}]
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps({"modelTopology": {"model_config": model}, "weightsManifest": manifest}))
+    (folder / "model.bin").write_bytes(np.ones(9, "<f4").tobytes())
+    return folder / "model.json"
+
+
+def test_the_command(tiny, tmp_path):
+    words = ["convert", str(tiny), "--arch", "keras", "-o", str(tmp_path / "out"), "--shape", "6,5", "--outputs", "mean"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "tiny: Graph, 9 weights, 1 outputs, 6 x 5 voxels, 1 channels." in done.output
+    assert "Not compared with its source" in done.output
+    model, record = zoo.load(tmp_path / "out" / "tiny.safetensors")
+    assert record.output_names == ("mean",)
+    assert record.layer == "conv"
+    inner = jnp.ones((1, 6, 5, 1))
+    head, tail = jaxsal.split(model, inner, "conv")
+    np.testing.assert_allclose(tail(head(inner)), model(inner))
+    assert head(inner)[0, 2, 2, 0] == 9
+
+
+def test_errors_of_the_command(tiny):
+    run = CliRunner()
+    done = run.invoke(app, ["convert", str(tiny), "--arch", "nothing"])
+    assert done.exit_code == 1
+    assert "Error: There is no architecture 'nothing'" in done.output
+    done = run.invoke(app, ["convert", str(tiny), "--arch", "meshnet", "--shape", "6,6"])
+    assert "Error: meshnet takes no shape" in done.output
+    done = run.invoke(app, ["convert", str(tiny), "--arch", "keras", "--shape", "six"])
+    assert "Error: --shape is 'six'" in done.output
+    done = run.invoke(app, ["convert", str(tiny), "--arch", "meshnet"])
+    assert "it is of another architecture" in done.output

@@ -1,0 +1,248 @@
+"""Keras models in JAX, without TensorFlow; Keras itself is the oracle where it is installed."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+h5py = pytest.importorskip("h5py", reason="Keras files are read with h5py: pip install 'jaxsal[keras]'")
+
+import jaxsal
+from jaxsal import composites, zoo
+from jaxsal.converters import from_keras
+from jaxsal.engine.rewire import sites
+
+
+@pytest.fixture(scope="module")
+def keras():
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    return pytest.importorskip("keras", reason="the oracle of its own layers")
+
+
+def plane(keras):
+    """Most layers in 2-D, with branches, strides and 'same' where it is uneven."""
+    layers = keras.layers
+    image = keras.Input((13, 12, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2)(x)
+    x = layers.ReLU(6.0)(x)
+    a = layers.SeparableConv2D(8, 3, padding="same", activation="swish")(x)
+    b = layers.Conv2D(8, (2, 3), dilation_rate=2, padding="same", groups=2, use_bias=False)(x)
+    x = layers.Add()([a, layers.LeakyReLU()(b)])
+    x = layers.Concatenate()([x, layers.Multiply()([a, b]), layers.Maximum()([a, b]), layers.Average()([a, b, b])])
+    x = layers.UpSampling2D(2)(x)
+    x = layers.Conv2DTranspose(6, 3, strides=2, padding="same")(x)
+    x = layers.Conv2DTranspose(5, 2, strides=3)(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = layers.AveragePooling2D(3, strides=2, padding="same")(x)
+    x = layers.Cropping2D(((1, 0), (0, 1)))(x)
+    x = layers.UpSampling2D((2, 2), interpolation="bilinear")(x)
+    x = layers.LayerNormalization()(x)
+    x = layers.Activation("elu")(x)
+    x = layers.SpatialDropout2D(0.3)(x)
+    shared = layers.Conv2D(5, 1, name="shared")
+    x = layers.Subtract()([shared(shared(x)), x])
+    y = layers.GlobalMaxPooling2D(keepdims=True)(x)
+    x = layers.Flatten()(layers.Add()([x, y]))
+    x = layers.Dropout(0.5)(layers.Dense(7, activation="gelu")(x))
+    return keras.Model(image, layers.Dense(4, activation="softmax", name="classes")(x))
+
+
+def volume(keras):
+    """A Sequential in 3-D with a model in it."""
+    layers = keras.layers
+    inner = keras.Sequential(
+        [layers.Input((8, 8, 8, 2)), layers.Conv3D(4, 3, padding="same"), layers.BatchNormalization(epsilon=0.01),
+         layers.Activation("tanh"), layers.MaxPooling3D(2), layers.Conv3D(3, 2, name="deep")]
+    )  # fmt: skip
+    return keras.Sequential(
+        [layers.Input((8, 8, 8, 2)), inner, layers.ELU(), layers.AveragePooling3D(2), layers.GlobalAveragePooling3D(),
+         layers.Reshape((3, 1)), layers.Permute((2, 1)), layers.Flatten(), layers.Dense(2, use_bias=False)]
+    )  # fmt: skip
+
+
+def shaken(keras, model):
+    """Statistics and shifts other than those of a new model."""
+    rng = np.random.default_rng(3)
+    keras.utils.set_random_seed(0)
+    model.set_weights([np.abs(w + 0.2 * rng.standard_normal(w.shape)) if w.ndim == 1 else w for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(keras, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras")
+    found = {}
+    for make in (plane, volume):
+        keras.utils.set_random_seed(1)
+        model = shaken(keras, make(keras))
+        for suffix in (".h5", ".keras"):
+            model.save(folder / f"{make.__name__}{suffix}")
+        found[make.__name__] = model, folder / make.__name__
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Keras: .h5 is a legacy format
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("name", ["plane", "volume"])
+def test_the_same_as_in_keras(models, name, suffix):
+    model, path = models[name]
+    x = np.random.default_rng(4).standard_normal((2, *model.input_shape[1:])).astype(np.float32)
+    found = from_keras(path.with_suffix(suffix), source=lambda x: model(x, training=False), images=[100 * x])
+    np.testing.assert_allclose(jax.jit(found.model)(x), model(x, training=False), atol=1e-5, rtol=1e-4)
+    assert found.max_difference < 1e-4
+    for row in jaxsal.layers(found.model, x):
+        if row.splits:
+            head, tail = jaxsal.split(found.model, x, row.name)
+            np.testing.assert_allclose(tail(head(x)), found.model(x), atol=1e-5, rtol=1e-5, err_msg=row.name)
+
+
+def written(path, layers, weights, shape=(6, 6, 1), kind="Sequential"):
+    """A file of Keras 2, written by hand."""
+    first = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, *shape]}}
+    entries = [first, *({"class_name": c, "config": {"name": n, **config}} for n, c, config in layers)]
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "2.4.0"
+        file.attrs["model_config"] = json.dumps({"class_name": kind, "config": {"name": "m", "layers": entries}})
+        group = file.create_group("model_weights/m")
+        group.attrs["weight_names"] = [f"{name}:0".encode() for name in weights]
+        for name, value in weights.items():
+            group[f"{name}:0"] = np.asarray(value, np.float32)
+    return path
+
+
+CONV = ("conv", "Conv2D", {"filters": 2, "kernel_size": [3, 3], "padding": "valid", "activation": "relu"})
+
+
+def test_an_unknown_layer_is_named_with_what_to_do(tmp_path):
+    layers = [CONV, ("crf", "CRF", {}), ("odd", "Activation", {"activation": "snake"})]
+    path = written(tmp_path / "a.h5", layers, {})
+    with pytest.raises(NotImplementedError) as caught:
+        from_keras(path)
+    message = str(caught.value)
+    assert "layer 'crf' is a CRF" in message
+    assert "layer 'odd' (Activation) has the activation 'snake'" in message
+    assert "Take them out or write them with other layers" in message
+
+
+def test_weights_missing_unknown_and_of_another_shape_are_all_named(tmp_path):
+    path = written(tmp_path / "a.h5", [CONV, ("d", "Dense", {"units": 3})], {"conv/kernel": np.ones((3, 2, 1, 2)), "spare/kernel": [1]})
+    with pytest.raises(ValueError, match="do not fit") as caught:
+        from_keras(path)
+    message = str(caught.value)
+    assert "missing conv/bias; missing d/bias; missing d/kernel; unknown spare/kernel" in message
+    assert "conv/kernel has shape (3, 2, 1, 2), 3 x 3 x any x 2 is needed" in message
+
+
+def test_layers_that_do_not_fit_the_grid(tmp_path):
+    layers = [CONV, ("flat", "Flatten", {}), ("d", "Dense", {"units": 1, "use_bias": False})]
+    weights = {"conv/kernel": np.ones((3, 3, 1, 2)), "conv/bias": [0, 0], "d/kernel": np.ones((32, 1))}
+    path = written(tmp_path / "a.h5", layers, weights)
+    assert from_keras(path).model(jnp.ones((1, 6, 6, 1))).item() == 9 * 32
+    with pytest.raises(ValueError, match=r"do not fit together on a grid 8 x 8 with 1 channels"):
+        from_keras(path, shape=(8, 8))
+    with pytest.raises(ValueError, match=r"the grid|The grid .* has 3 axes"):
+        from_keras(path, shape=(8, 8, 8))
+
+
+def test_settings_that_change_what_a_layer_does_are_refused(tmp_path):
+    odd = ("conv", "Conv2D", {**CONV[2], "data_format": "channels_first", "padding": "causal"})
+    with pytest.raises(NotImplementedError, match=r"has data_format 'channels_first'; .* has padding 'causal'"):
+        from_keras(written(tmp_path / "a.h5", [odd], {}))
+
+
+def test_files_that_are_no_models(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"no")
+    (tmp_path / "a.keras").write_bytes(b"no")
+    (tmp_path / "model.json").write_text("{}")
+    for name, words in (("a.h5", "HDF5"), ("a.keras", "not a readable"), ("model.json", "TensorFlow.js")):
+        with pytest.raises(ValueError, match=words):
+            from_keras(tmp_path / name)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_group("conv")
+    with pytest.raises(ValueError, match="weights but no model"):
+        from_keras(tmp_path / "w.h5")
+    with pytest.raises(FileNotFoundError, match="No Keras model"):
+        from_keras(tmp_path / "none.h5")
+
+
+def tfjs(folder, data, path="model.bin", **quantised):
+    spec = {"name": "conv/kernel", "shape": [3, 3, 1, 1], "dtype": "float32", **quantised}
+    config = {**CONV[2], "name": "conv", "filters": 1, "use_bias": False}
+    first = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, None, None, 1]}}
+    model = {"class_name": "Sequential", "config": {"layers": [first, {"class_name": "Conv2D", "config": config}]}}
+    content = {
+        "modelTopology": {"keras_version": "2.7", "model_config": model},
+        "weightsManifest": [{"paths": [path], "weights": [spec]}],
+    }
+    (folder / "model.json").write_text(json.dumps(content))
+    (folder / "model.bin").write_bytes(data)
+    return folder / "model.json"
+
+
+def test_tensorflow_js(tmp_path):
+    kernel = np.arange(9, dtype="<f4")
+    path = tfjs(tmp_path, kernel.tobytes())
+    with pytest.raises(ValueError, match=r"images of any size .*say which grid"):
+        from_keras(path)
+    found = from_keras(path, shape=(3, 3))
+    assert found.model(jnp.ones((1, 3, 3, 1))).item() == kernel.sum()
+    tenths = {"quantization": {"dtype": "uint8", "scale": 0.5, "min": -1.0}}
+    found = from_keras(tfjs(tmp_path, bytes(range(9)), **tenths), shape=(3, 3))
+    assert found.model(jnp.ones((1, 3, 3, 1))).item() == 0.5 * 36 - 9
+    with pytest.raises(ValueError, match="end before weight 'conv/kernel'"):
+        from_keras(tfjs(tmp_path, kernel.tobytes()[:-1]), shape=(3, 3))
+    with pytest.raises(ValueError, match=r"have 40 bytes, its manifest speaks of 36"):
+        from_keras(tfjs(tmp_path, kernel.tobytes() + b"1234"), shape=(3, 3))
+    with pytest.raises(ValueError, match="only files beside model.json"):
+        from_keras(tfjs(tmp_path, kernel.tobytes(), "../model.bin"), shape=(3, 3))
+
+
+LABELS = {"chest_sample.jpeg": "Chest", "pydicomdata_RG1_chest.png": "Chest", "pydicomdata_RG3_ankle_tibia.png": "Ankle"}
+
+
+def radiograph(path):
+    from PIL import Image
+
+    image = np.asarray(Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR), np.float32)
+    return (image / 127.5 - 1)[None]
+
+
+@pytest.fixture(scope="module")
+def body_parts(shared):
+    labels = [line.split(maxsplit=1)[1] for line in (shared / "weights/xray_bodypart/labels.txt").read_text().splitlines()]
+    return from_keras(shared / "weights/xray_bodypart/keras_model.h5", outputs=labels, name="xray-body-part")
+
+
+def test_radiographs_are_recognised(body_parts, shared, tmp_path):
+    x = np.concatenate([radiograph(shared / "weights/xray_bodypart" / name) for name in LABELS])
+    y = np.asarray(jax.jit(body_parts.model)(x))
+    assert [body_parts.record.output_names[i] for i in y.argmax(1)] == list(LABELS.values())
+    path = zoo.save(tmp_path / "body.safetensors", body_parts.model, body_parts.record)
+    np.testing.assert_array_equal(jax.jit(zoo.load(path).model)(x), y)
+
+
+def test_radiographs_as_keras_sees_them(body_parts, shared, keras):
+    path = shared / "weights/xray_bodypart/keras_model.h5"
+    peer = keras.saving.load_model(path, compile=False)
+    x = np.concatenate([radiograph(path.parent / name) for name in LABELS])
+    found = from_keras(path, source=lambda x: peer(x, training=False), images=[x])
+    assert found.max_difference < 1e-4
+
+
+def test_the_engine_works_on_the_radiographs(body_parts, shared):
+    x = jnp.asarray(radiograph(shared / "weights/xray_bodypart/chest_sample.jpeg"))
+    model = body_parts.model
+    names = [site.name for site, _ in sites(model, x, composites.epsilon_plus()) if site.kind == "convolution"]
+    assert names[:3] == ["Conv1", "expanded_conv_depthwise", "expanded_conv_project"]
+    rows = {row.name: row for row in jaxsal.layers(model, x)}
+    assert rows["block_2_add"].splits
+    assert not rows["block_2_expand"].splits  # the skip passes it by
+    head, tail = jaxsal.split(model, x, "block_5_add")
+    np.testing.assert_allclose(tail(head(x)), model(x), atol=1e-5)
