@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
@@ -27,8 +28,8 @@ STRUCTURES = ("Hippocampus", "Lateral-Ventricle")
 
 
 def ad_network(out: Path) -> None:
-    """Cognition score of fold 0, of the MNI152 brain."""
-    folder = shared_folder() / "weights" / "ncomms2022" / "CNN_baseline_new_cross0"
+    """Cognition score of one fold, of the MNI152 brain."""
+    folder = shared_folder() / "weights" / "ncomms2022" / "CNN_baseline_new_cross1"
     explain_scan(default_image(), converted(folder, "ncomms2022"), out / "ad", max_steps=200)
 
 
@@ -52,7 +53,9 @@ def xray_classifier(out: Path) -> None:
     y = np.asarray(found.model(x))
     best = y.argmax(1)
     typer.echo("; ".join(f"{p.name}: {labels[k]} {row[k]:.2f}" for p, k, row in zip(files, best, y, strict=True)))
-    split = jaxsal.split(found.model, x, found.record.layer)
+    # probabilities saturate: what they are made of does not; the record's layer has the coarsest grid, this one 28 x 28
+    split = jaxsal.split(found.model, x, "block_5_add")
+    split = jaxsal.Split(split.head, jax.tree_util.Partial(log_odds, split.tail))
     maps = {
         "SMOCAM": np.stack([
             np.asarray(jaxsal.smocam(split, x[i : i + 1], outputs=[int(k)], max_steps=200).saliency[0, 0])
@@ -62,6 +65,12 @@ def xray_classifier(out: Path) -> None:
         "guided backprop": np.asarray(jaxsal.guided_backprop(found.model, x, best)).sum(-1),
     }  # fmt: skip
     draw(out / "xray.png", np.asarray(x).mean(-1), maps, [labels[k] for k in best])
+
+
+def log_odds(tail: Any, features: jax.Array) -> jax.Array:
+    """Logarithms of a classifier's probabilities, less their mean over classes."""
+    y = jnp.log(tail(features))
+    return y - y.mean(1, keepdims=True)
 
 
 def converted(path: Path, arch: str, **options: Any) -> zoo.LoadedModel:
