@@ -32,7 +32,7 @@ XRAY_NETWORKS = (
         (
             ConvBlock(64, kernel=7, stride=2),
             ConvBlock(128, kernel=5),
-            ConvBlock(256, kernel=3, pool=1),
+            ConvBlock(256, kernel=3),
             ConvBlock(256, kernel=3, pool=1),
             ConvBlock(256, kernel=3),
         ),
