@@ -11,16 +11,17 @@ import numpy as np
 from flax import nnx
 
 from jaxsal import zoo
-from jaxsal.converters import mirrors
-from jaxsal.converters.building import build as build_graph
-from jaxsal.converters.checking import Compared, Conversion, compare, described, random_images
-from jaxsal.converters.keras_files import read_keras
-from jaxsal.converters.keras_layers import network
-from jaxsal.converters.keras_models import flattened, from_keras
-from jaxsal.converters.matching import Pair, matched
-from jaxsal.converters.pairing import ad_spectrum_names, in_turn, torch_pairs
-from jaxsal.converters.states import read_weights, without_prefixes
 from jaxsal.zoo.registry import build
+
+from . import mirrors
+from .building import build as build_graph
+from .checking import Compared, Conversion, compare, described, random_images
+from .keras_files import read_keras
+from .keras_layers import network
+from .keras_models import flattened, from_keras
+from .matching import Pair, matched
+from .pairing import ad_spectrum_names, in_turn, torch_pairs
+from .states import read_weights, without_prefixes
 
 # grid for the comparison of networks of convolutions only, in voxels: any will do
 _CROP = (24, 20, 18)
@@ -101,7 +102,9 @@ def resnet50(
     tolerance: float = 1e-4,
 ) -> Conversion:
     """Weights of the shape of torchvision's ``resnet50``, with any number of outputs and input channels."""
-    return _torchvision(path, "RegressionResNet50", "fc", "conv1", mirrors.resnet50, name, shape, outputs, images, tolerance)
+    return _torchvision(
+        path, "RegressionResNet50", "fc", "conv1", mirrors.resnet50, name, shape, outputs, images, tolerance
+    )
 
 
 def vgg16(
@@ -119,7 +122,7 @@ def vgg16(
 
 
 def meshnet(path: str | os.PathLike, *, name: str | None = None, images: Sequence[Any] = (), tolerance: float = 1e-4):
-    """brainchop's MeshNet from TensorFlow.js' files; compared with the file's own layers run one by one."""
+    """Brainchop's MeshNet from TensorFlow.js' files; compared with the file's own layers run one by one."""
     return _meshnet(path, lambda width: zoo.meshnet_record(width=width), name, images, tolerance)
 
 
@@ -188,7 +191,7 @@ def _torchvision(
     )  # fmt: skip
     shapes, grids = _inside(record)
     # of the names only: torchvision_names asks for the network
-    names = zoo.torchvision_names(_fresh(record))
+    names = zoo.torchvision_names(_fresh(record))  # type: ignore[arg-type]
     model = _filled(record, matched(torch_pairs(shapes, names, grids), shapes, given, path))
     compared = _compared(model, record, mirrors.in_torch(network, given), images, tolerance)
     return Conversion(model, record, *compared)

@@ -66,11 +66,10 @@ def compare(
     Raises:
         ValueError: if they differ by more, or in shape, or are not finite in the same places.
     """
-    forward = jax.jit(lambda model, x: model(x))
     difference, scale = 0.0, 0.0
     for image in images:
         expected = np.asarray(source(image))
-        found = np.asarray(forward(model, jnp.asarray(image)), expected.dtype)
+        found = np.asarray(_forward(model, jnp.asarray(image)), expected.dtype)
         if found.shape != expected.shape:
             raise ValueError(
                 f"The converted {name} gives outputs of shape {found.shape}, its source {expected.shape}: this is a "
@@ -90,6 +89,12 @@ def compare(
             "network."
         )
     return Compared(difference, scale)
+
+
+@jax.jit
+def _forward(model: Any, x: jax.Array) -> jax.Array:
+    # for all conversions: networks that differ in their weights alone are compiled once
+    return model(x)
 
 
 def random_images(shape: Sequence[int], channels: int, count: int = 2, seed: int = 0) -> np.ndarray:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxsal.converters.building import build, default_layer
-from jaxsal.converters.checking import Conversion, compare, described, random_images
-from jaxsal.converters.tagging import layer_tags
 from jaxsal.graph.aten.convolving import stored_kernel
 from jaxsal.graph.aten.products import stored_weight
 from jaxsal.graph.aten.rules import rule_of, rules
 from jaxsal.graph.program import Node, write
 from jaxsal.zoo import Output
+
+from .building import build, default_layer
+from .checking import Conversion, compare, described, random_images
+from .tagging import layer_tags
 
 if TYPE_CHECKING:
     import torch
@@ -246,9 +247,7 @@ def _signature(program: Any, name: str) -> tuple[str, Any, dict[str, tuple[str, 
         elif spec.target is not None:
             paths[spec.arg.name] = ("parameter" if spec.kind == InputKind.PARAMETER else "buffer", spec.target)
     (result,) = next(node for node in program.graph.nodes if node.op == "output").args
-    changed = len(result) - sum(
-        spec.kind.name == "USER_OUTPUT" for spec in program.graph_signature.output_specs
-    )
+    changed = len(result) - sum(spec.kind.name == "USER_OUTPUT" for spec in program.graph_signature.output_specs)
     if changed:
         raise ValueError(f"{name} changes {changed} of its buffers when it predicts: a network for jaxsal must not.")
     if len(result) != 1 or not isinstance(result[0], torch.fx.Node):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsal.converters.keras_layers import MODELS, Layer, listed
+from .keras_layers import MODELS, Layer, listed
 
 # weights of each class by position, as Keras 3 numbers them; without bias, scale or shift the numbers move up
 _ORDER = {
@@ -111,8 +111,8 @@ def _read_tfjs(path: Path) -> KerasFile:
                 _put(found, spec["name"], array, path)
             if start != len(data):
                 raise ValueError(
-                    f"The binary files of {path} have {len(data)} bytes, its manifest speaks of {start}: one of them is "
-                    "damaged or of another model."
+                    f"The binary files of {path} have {len(data)} bytes, its manifest speaks of {start}: one of them "
+                    "is damaged or of another model."
                 )
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(

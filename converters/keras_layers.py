@@ -73,7 +73,7 @@ class Network(NamedTuple):
 def listed(model: Mapping[str, Any], around: tuple[str, ...] = ()) -> Iterator[Layer]:
     """Every layer of a model and of the models in it, in order."""
     for entry in _entries(model):
-        name = entry["config"].get("name") or entry.get("name")
+        name = entry["config"]["name"]
         if entry["class_name"] in MODELS:
             yield from listed(entry, (*around, name))
         elif entry["class_name"] != "InputLayer":
@@ -136,8 +136,8 @@ class _Writer:
         ends = [_history(each) for each in _many(config["output_layers"])]
         if len(starts) != len(inputs) or len(ends) != 1:
             raise ValueError(
-                f"The Keras model {config.get('name')!r} has {len(starts)} inputs and {len(ends)} outputs; one image in "
-                "and one array out are needed: build a Model of those and save it."
+                f"The Keras model {config.get('name')!r} has {len(starts)} inputs and {len(ends)} outputs; one image "
+                "in and one array out are needed: build a Model of those and save it."
             )
         values = {(name, 0): value for name, value in zip(starts, inputs, strict=True)}
         waiting = [

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsal.converters.building import build, default_layer
-from jaxsal.converters.checking import Conversion, compare, described, random_images
-from jaxsal.converters.keras_files import expected, read_keras
-from jaxsal.converters.keras_layers import Layer, check_layers, listed, network
-from jaxsal.converters.matching import refuse
 from jaxsal.graph import Graph
 from jaxsal.zoo import Output
+
+from .building import build, default_layer
+from .checking import Conversion, compare, described, random_images
+from .keras_files import expected, read_keras
+from .keras_layers import Layer, check_layers, listed, network
+from .matching import refuse
 
 
 def from_keras(

@@ -67,9 +67,7 @@ def matched(
     return found
 
 
-def refuse(
-    where: str | os.PathLike, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]
-) -> None:
+def refuse(where: str | os.PathLike, missing: Sequence[str], extra: Sequence[str], wrong: Sequence[str]) -> None:
     """Raise if there is anything to tell.
 
     Args:

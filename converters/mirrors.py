@@ -8,9 +8,7 @@ import numpy as np
 Source = Callable[[np.ndarray], np.ndarray]
 
 
-def in_torch(
-    network: Callable[[Mapping[str, Any], Any], Any], weights: Mapping[str, np.ndarray]
-) -> Source | None:
+def in_torch(network: Callable[[Mapping[str, Any], Any], Any], weights: Mapping[str, np.ndarray]) -> Source | None:
     """A network ``(weights, x[b, c, *space]) -> y`` for images with channels last; None without PyTorch."""
     try:
         import torch

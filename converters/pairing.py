@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxsal.converters.matching import Pair
+from .matching import Pair
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
@@ -33,7 +33,9 @@ def torch_pairs(
         laid: Callable[[np.ndarray], np.ndarray] = np.asarray
         if leaf == "kernel":
             grid = flattened.get(layer)
-            laid = functools.partial(_channels_last, tuple(grid)) if grid else _kernel if len(shape) > 2 else np.transpose
+            laid = (
+                functools.partial(_channels_last, tuple(grid)) if grid else _kernel if len(shape) > 2 else np.transpose
+            )
         found[ours] = Pair(names[ours], laid)
     return found
 

@@ -234,7 +234,8 @@ def cite(
 @app.command()
 def convert(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Weights: .pth, .pt, .safetensors, .h5, .keras, model.json, a folder.")
+        Path,
+        typer.Argument(metavar="FILE", help="Weights: .pth, .pt, .safetensors, .h5, .keras, model.json, a folder."),
     ],
     arch: Annotated[
         str, typer.Option("--arch", metavar="NAME", help="Network that they are of; an unknown name lists those known.")
@@ -244,7 +245,8 @@ def convert(
         str | None, typer.Option("--name", metavar="NAME", help="Of the network [default: that of the file].")
     ] = None,
     shape: Annotated[
-        str | None, typer.Option("--shape", metavar="N,N[,N]", help="Grid of the images, where the file leaves it open.")
+        str | None,
+        typer.Option("--shape", metavar="N,N[,N]", help="Grid of the images, where the file leaves it open."),
     ] = None,
     outputs: Annotated[
         str | None, typer.Option("--outputs", metavar="NAME,...", help="Names of the outputs, where none are known.")
@@ -253,7 +255,7 @@ def convert(
 ) -> None:
     """Bring in a network trained elsewhere: FILE's weights as DIR/NAME.safetensors, compared with what they were."""
     with _errors(debug):
-        from jaxsal.converters import convert as converted
+        from jaxsal.converters import convert as converted  # pyright: ignore[reportMissingImports] - lies beside
         from jaxsal.progress import bar
         from jaxsal.zoo import save, weights
 
@@ -277,7 +279,9 @@ def convert(
         if found.max_difference is None or found.scale is None:
             typer.echo("Not compared with its source: the framework that computes it is not installed, or not known.")
         else:
-            typer.echo(f"max |difference| from its source: {found.max_difference:.2g}, at outputs up to {found.scale:.3g}")
+            typer.echo(
+                f"max |difference| from its source: {found.max_difference:.2g}, at outputs up to {found.scale:.3g}"
+            )
         typer.echo(f"\nWritten:\n  {written}")
 
 

@@ -63,8 +63,8 @@ class Graph(nnx.Module):
         if tuple(x.shape[1:]) != self._input_shape:
             raise ValueError(
                 f"The image has shape {tuple(x.shape)}, this network was converted for "
-                f"[b, {', '.join(map(str, self._input_shape))}] ([b, *space, channels]): resample the image, or convert "
-                "the network again with an example of this shape."
+                f"[b, {', '.join(map(str, self._input_shape))}] ([b, *space, channels]): resample the image, or "
+                "convert the network again with an example of this shape."
             )
         return run(self._program, {path: self._variable(path).get_value() for path in self._paths}, x)
 

@@ -42,7 +42,9 @@ class DenseNet(nn.Module):
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.block1 = nn.ModuleList([self.layer(4 + i * growth, growth) for i in range(3)])
         width = 4 + 3 * growth
-        self.transition = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, 6, 1), nn.AvgPool2d(2))
+        self.transition = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, 6, 1), nn.AvgPool2d(2)
+        )
         self.block2 = nn.ModuleList([self.layer(6 + i * growth, growth) for i in range(2)])
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Sequential(nn.Linear((6 + 2 * growth) * 36, 10), nn.GELU(), nn.Linear(10, 2))

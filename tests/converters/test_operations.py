@@ -218,7 +218,14 @@ def gradients(module, x):
 
 
 def test_gradients_too():
-    names = ["conv transposed 2d", "max pool ceil, padded", "avg pool ceil", "upsample bilinear", "glu", "conv2d groups"]
+    names = [
+        "conv transposed 2d",
+        "max pool ceil, padded",
+        "avg pool ceil",
+        "upsample bilinear",
+        "glu",
+        "conv2d groups",
+    ]
     module = Together(seeded(CASES[name][1]) for name in names).eval()
     x = np.random.default_rng(2).standard_normal(PLANE).astype(np.float32)
     model = from_torch(module, x).model

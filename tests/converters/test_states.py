@@ -57,7 +57,7 @@ def test_files_that_are_damaged(tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     for name in ("cut.pth", "cut.safetensors"):
-        with pytest.raises(ValueError, match="is not a readable|was refused"):
+        with pytest.raises(ValueError, match=r"is not a readable|was refused"):
             read_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"No weights at .*none.pth"):
         read_weights(tmp_path / "none.pth")
@@ -74,7 +74,11 @@ def test_a_prefix_goes_only_where_all_have_it():
 
 
 def test_all_that_is_wrong_is_told_at_once():
-    pairs = {"a.kernel": Pair("a.weight", np.transpose), "a.bias": Pair("a.bias", np.asarray), "b.kernel": Pair("b.w", np.asarray)}
+    pairs = {
+        "a.kernel": Pair("a.weight", np.transpose),
+        "a.bias": Pair("a.bias", np.asarray),
+        "b.kernel": Pair("b.w", np.asarray),
+    }
     shapes = {"a.kernel": (2, 3), "a.bias": (3,), "b.kernel": (4,)}
     given = {"a.weight": np.ones((2, 3)), "b.w": np.ones(4), "c.w": np.ones(1), "a.num_batches_tracked": np.ones(())}
     with pytest.raises(ValueError, match="do not fit") as caught:

@@ -82,9 +82,7 @@ def layer_norm(
     return out
 
 
-def native_layer_norm(
-    x: Laid, shape: Sequence[int], weight: Laid | None, bias: Laid | None, eps: float
-) -> tuple[Laid]:
+def native_layer_norm(x: Laid, shape: Sequence[int], weight: Laid | None, bias: Laid | None, eps: float) -> tuple[Laid]:
     """:func:`layer_norm` as the core operations have it."""
     return (layer_norm(x, shape, weight, bias, eps),)
 

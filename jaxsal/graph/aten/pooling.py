@@ -116,5 +116,3 @@ def _behind(n: int, kernel: int, stride: int, padding: int, dilation: int, ceil_
     if ceil_mode and (count - 1) * stride >= n + padding:
         count -= 1
     return max((count - 1) * stride + reach - n - padding, 0)
-
-

@@ -62,7 +62,7 @@ def log_softmax(x: Laid, axis: int, *_: Any) -> Laid:
 
 
 def _variance(a: jax.Array, axis: tuple[int, ...], keepdims: bool, ddof: float) -> jax.Array:
-    return jnp.var(a, axis, ddof=ddof, keepdims=keepdims)
+    return jnp.var(a, axis, ddof=ddof, keepdims=keepdims)  # type: ignore[arg-type]
 
 
 def _norm(a: jax.Array, axis: tuple[int, ...], keepdims: bool, degree: float) -> jax.Array:
