@@ -29,7 +29,7 @@ STRUCTURES = ("Hippocampus", "Lateral-Ventricle")
 
 def ad_network(out: Path) -> None:
     """Cognition score of one fold, of the MNI152 brain."""
-    folder = shared_folder() / "weights" / "ncomms2022" / "CNN_baseline_new_cross1"
+    folder = shared_folder() / "weights" / "ncomms2022" / "CNN_baseline_new_cross0"
     explain_scan(default_image(), converted(folder, "ncomms2022"), out / "ad", max_steps=200)
 
 
