@@ -99,7 +99,7 @@ class MaxPool:
         """Pool ``x[b, *space, c]``."""
         rank = x.ndim - 2
         padding = ((self.padding, self.padding),) * rank if self.padding else "VALID"
-        return nnx.max_pool(x, (self.window,) * rank, (self.stride,) * rank, padding)
+        return nnx.max_pool(x, (self.window,) * rank, (self.stride,) * rank, padding)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

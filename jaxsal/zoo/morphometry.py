@@ -81,8 +81,7 @@ class MorphometryVGG(Composition):
         dropout: float = 0.4,
         rngs: nnx.Rngs,
     ):
-        layers, grid = conv_blocks(shape, channels, blocks, rngs)
-        width = int(np.prod(grid)) * (ConvBlock(*blocks[-1]).width if blocks else channels)
+        layers, width = conv_blocks(shape, channels, blocks, rngs)
         layers["flatten"] = flatten
         for index, size in enumerate(dense, start=1):
             if index <= 2:
@@ -96,8 +95,8 @@ class MorphometryVGG(Composition):
 
 def conv_blocks(
     shape: Sequence[int], channels: int, blocks: Sequence[ConvBlock | Sequence], rngs: nnx.Rngs
-) -> tuple[dict[str, Call], tuple[int, ...]]:
-    """The layers ``conv1``, ``relu1``, ``pool1`` (where there is one), ``conv2``, ... and the grid behind them.
+) -> tuple[dict[str, Call], int]:
+    """The layers ``conv1``, ``relu1``, ``pool1`` (where there is one), ``conv2``, ... and the features behind them.
 
     Args:
         shape: spatial grid of the input, in voxels; its length is the rank.
@@ -105,13 +104,16 @@ def conv_blocks(
         blocks: the convolutional blocks.
         rngs: stream ``params``.
 
+    Returns:
+        The layers by name, and the number of features of an image behind them: voxels times channels.
+
     Raises:
         ValueError: if the grid is too small for the blocks.
     """
     layers: dict[str, Call] = {}
     grid, before = tuple(shape), channels
     for index, values in enumerate(blocks, start=1):
-        block = ConvBlock(*values)
+        block = ConvBlock(*values)  # type: ignore[arg-type]
         layers[f"conv{index}"] = convolution(
             len(shape), before, block.width, block.kernel,
             stride=block.stride, padding="SAME", use_bias=block.bias, rngs=rngs,
@@ -122,4 +124,4 @@ def conv_blocks(
             layers[f"pool{index}"] = MaxPool(block.pool, block.pool_stride)
             grid = windows(grid, block.pool, block.pool_stride)
         check_grid(grid, shape, index, len(blocks))
-    return layers, grid
+    return layers, before * int(np.prod(grid))

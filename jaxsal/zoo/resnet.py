@@ -101,10 +101,10 @@ class RegressionResNet50(Composition):
 
     Example:
         >>> from flax import nnx
-        >>> model = RegressionResNet50(1, shape=(32, 32), width=4, stages=(1, 1), rngs=nnx.Rngs(0))
+        >>> model = RegressionResNet50(1, shape=(32, 32), width=4, stages=(1,), rngs=nnx.Rngs(0))
         >>> model.eval()  # BatchNorms use their running statistics
         >>> model.names
-        ('conv1', 'bn1', 'relu', 'maxpool', 'layer1_0', 'layer2_0', 'avgpool', 'fc')
+        ('conv1', 'bn1', 'relu', 'maxpool', 'layer1_0', 'avgpool', 'fc')
         >>> model(jax.numpy.zeros((2, 32, 32, 1))).shape
         (2, 1)
     """

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
 from jaxsal.zoo.layers import Composition, flatten
@@ -32,7 +31,7 @@ XRAY_NETWORKS = (
         (
             ConvBlock(64, kernel=7, stride=2),
             ConvBlock(128, kernel=5),
-            ConvBlock(256, kernel=3, pool=1),
+            ConvBlock(256, kernel=3),
             ConvBlock(256, kernel=3, pool=1),
             ConvBlock(256, kernel=3),
         ),
@@ -100,9 +99,8 @@ class XRayCNN(Composition):
         dropout: float = 0.5,
         rngs: nnx.Rngs,
     ):
-        layers, grid = conv_blocks(shape, channels, blocks, rngs)
+        layers, before = conv_blocks(shape, channels, blocks, rngs)
         layers["flatten"] = flatten
-        before = int(np.prod(grid)) * (ConvBlock(*blocks[-1]).width if blocks else channels)
         for index, width in enumerate(dense, start=1):
             layers[f"dense{index}"] = nnx.Linear(before, width, rngs=rngs)
             layers[f"relu_dense{index}"] = jax.nn.relu

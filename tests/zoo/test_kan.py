@@ -62,7 +62,9 @@ def test_a_copied_encoder_gives_the_autoencoders_features():
 def test_an_encoder_of_other_widths_is_refused_by_the_names_of_all_weights():
     autoencoder = nnx.eval_shape(lambda: zoo.KanAutoencoder(shape=(26, 26), widths=(3, 5), rngs=nnx.Rngs(0)))
     classifier = drawn(lambda: zoo.KanCNN3D(shape=(26, 26), widths=(3, 4, 2), rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"does not fit: .*conv2\.kernel is \(3, 3, 3, 4\), the autoencoder's") as error:
+    with pytest.raises(
+        ValueError, match=r"does not fit: .*conv2\.kernel is \(3, 3, 3, 4\), the autoencoder's"
+    ) as error:
         zoo.copy_encoder(autoencoder, classifier)
     assert "conv3.bias is (2,), the autoencoder has none" in str(error.value)
     assert "conv1" not in str(error.value)

@@ -56,20 +56,20 @@ def test_three_dimensions_are_the_same_code():
 @pytest.mark.parametrize(("strided", "stages"), [(2, (3, 4, 6, 3)), (1, (1, 2, 1))])
 def test_it_equals_the_textbook_network_of_torch(strided, stages):
     torch = pytest.importorskip("torch")
-    from tests.zoo.torch_networks import ResNet
+    from tests.zoo.torch_networks import resnet
 
     model = drawn(
         lambda: zoo.RegressionResNet50(
             3, shape=(64, 72), channels=3, width=16, stages=stages, strided=strided, rngs=nnx.Rngs(0)
         )
     )
-    peer = ResNet(3, 16, stages, strided)
+    peer = resnet(3, 16, stages, strided)
     missing, unknown = peer.load_state_dict(torch_state(model, zoo.torchvision_names(model)), strict=False)
     assert not unknown
     assert all(name.endswith("num_batches_tracked") for name in missing)
     x = np.random.default_rng(0).normal(size=(2, 64, 72, 3)).astype(np.float32)
     with torch.no_grad():
-        expected = peer.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+        expected = peer(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
     found = np.asarray(jax.jit(lambda model, x: model(x))(model, x))
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 

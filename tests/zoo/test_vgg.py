@@ -60,7 +60,7 @@ def test_it_equals_the_textbook_network_of_torch(size):
     peer.load_state_dict(torch_state(model, zoo.torchvision_names(model), (7, 7)))
     x = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
     with torch.no_grad():
-        expected = peer.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+        expected = peer(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
     found = np.asarray(jax.jit(lambda model, x: model(x))(model, x))
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 

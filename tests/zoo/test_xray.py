@@ -14,7 +14,7 @@ def test_they_take_radiographs_and_tell_24_classes(layout):
     assert table["output"] == (1, 24)
     height, width, units = table[record.layer][1:]
     assert units >= 25  # the paper's maps show the 25 most active ones
-    assert min(height, width) >= 7
+    assert min(height, width) >= 6  # a map that shows a place
     assert any("layers" in sentence for sentence in record.assumed)
 
 
