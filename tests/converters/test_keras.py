@@ -13,6 +13,7 @@ h5py = pytest.importorskip("h5py", reason="Keras files are read with h5py: pip i
 import jaxsal
 from jaxsal import composites, zoo
 from jaxsal.converters import from_keras
+from jaxsal.converters.keras_files import read_keras
 from jaxsal.engine.rewire import sites
 
 
@@ -252,17 +253,21 @@ def test_radiographs_are_recognised(body_parts, shared, tmp_path):
     np.testing.assert_array_equal(jax.jit(zoo.load(path).model)(x), y)
 
 
-@pytest.mark.filterwarnings("ignore:Do not pass an .input_shape.:UserWarning")  # Keras 3 of a file of Keras 2
 def test_radiographs_as_keras_sees_them(body_parts, shared, keras):
+    """Keras 3 cannot read this file of Keras 2, but has the same backbone and takes its weights."""
     path = shared / "weights/xray_bodypart/keras_model.h5"
-
-    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-        """Takes what Keras 2 wrote down."""
-
-        def __init__(self, *args, groups=1, **options):
-            super().__init__(*args, **options)
-
-    peer = keras.saving.load_model(path, compile=False, custom_objects={"DepthwiseConv2D": DepthwiseConv2D})
+    _, weights, _ = read_keras(path)
+    layers = keras.layers
+    backbone = keras.applications.MobileNetV2((224, 224, 3), alpha=0.35, include_top=False, weights=None)
+    head = [
+        layers.Dense(100, "relu", name="dense_Dense1"),
+        layers.Dense(22, "softmax", use_bias=False, name="dense_Dense2"),
+    ]
+    peer = keras.Sequential([backbone, layers.GlobalAveragePooling2D(), *head])
+    for layer in (*backbone.layers, *head):
+        if layer.weights:
+            given = weights[layer.name]
+            layer.set_weights([given[weight.name] for weight in layer.weights])
     x = np.concatenate([radiograph(path.parent / name) for name in LABELS])
     found = from_keras(path, source=called(peer), images=[x])
     assert found.max_difference < 1e-4
