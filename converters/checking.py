@@ -82,7 +82,7 @@ def compare(
                 f"converted {int((~np.isfinite(found)).sum())}: check its weights, and the images of the check."
             )
         difference, scale = max(difference, float(off.max())), max(scale, float(np.abs(expected).max()))
-    if difference > tolerance * max(1.0, scale):
+    if difference > tolerance * scale:
         raise ValueError(
             f"The converted {name} differs from its source by up to {difference:.3g}, its outputs reach {scale:.3g}; "
             f"{tolerance:.1g} of that is allowed (tolerance). This is a defect of the conversion: report it with the "

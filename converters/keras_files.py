@@ -66,7 +66,7 @@ def _read_h5(path: Path) -> KerasFile:
             found: dict[str, dict[str, np.ndarray]] = {}
             for top in groups:
                 for name in groups[top].attrs.get("weight_names", ()):
-                    _put(found, _text(name), np.asarray(groups[top][_text(name)]), path)
+                    _put(found, _text(name), _array(groups[top], _text(name), path), path)
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}.") from None
     return KerasFile(model, found, version)
@@ -84,12 +84,17 @@ def _read_zip(path: Path) -> KerasFile:
             for group, layer in _numbered(model):
                 names = _names(layer)
                 values = file.get(f"{group}/vars")
-                arrays = [] if values is None else [np.asarray(values[str(i)]) for i in range(len(values))]
+                arrays = [] if values is None else [_array(values, str(i), path) for i in range(len(values))]
                 if len(arrays) != len(names):
                     raise ValueError(
                         f"{path} has {len(arrays)} weights for layer {layer.name!r} ({layer.kind}), {len(names)} are "
                         f"needed ({', '.join(names) or 'none'}): it is damaged, or of a version of Keras that is not "
                         "known here. Save it as .h5 instead."
+                    )
+                if names and layer.name in found:
+                    raise ValueError(
+                        f"{path} has two layers {layer.name!r}, in models within the model: give layers names of their "
+                        "own and save it again."
                     )
                 if names:
                     found[layer.name] = dict(zip(names, arrays, strict=True))
@@ -130,6 +135,20 @@ def _one_name(file: KerasFile) -> dict[str, Mapping[str, np.ndarray]]:
         layer: {"kernel" if layer in depthwise and key == "depthwise_kernel" else key: a for key, a in arrays.items()}
         for layer, arrays in file.weights.items()
     }
+
+
+def _array(group: Any, name: str, path: Path) -> np.ndarray:
+    """Weights that lie in the file itself: HDF5 can point at other files, which are not this model's to read."""
+    import h5py
+
+    here = group
+    for part in name.split("/"):
+        if not isinstance(here.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} has no weights {name!r} of its own: it is damaged, or points at another file.")
+        here = here[part]
+    if not isinstance(here, h5py.Dataset) or here.external is not None or here.is_virtual:
+        raise ValueError(f"{path} keeps the weights {name!r} in another file, which is not read: save the model again.")
+    return np.asarray(here)
 
 
 def _decoded(spec: Mapping[str, Any], data: bytes, start: int, path: Path) -> tuple[np.ndarray, int]:

@@ -179,6 +179,8 @@ def options(layer: Layer) -> dict[str, Any]:
     kept = {key: config[key] for key in _OPTIONS.get(_family(layer.kind), ()) if config.get(key) is not None}
     if "activation" in kept:
         kept["activation"] = _activation(kept["activation"])
+    if layer.kind in ("BatchNormalization", "LayerNormalization"):
+        kept["axis"] = _flat(config.get("axis", -1))[0]
     return kept
 
 
@@ -244,10 +246,22 @@ def _calls(entry: Mapping[str, Any]) -> list[list[Any]]:
     found = []
     for call in entry.get("inbound_nodes", ()):
         if isinstance(call, Mapping):  # Keras 3
-            found.append(list(_tensors(call["args"])))
+            found.append(list(_operands(entry, call)))
         else:
             found.append(_many(call))
     return found
+
+
+def _operands(entry: Mapping[str, Any], call: Mapping[str, Any]) -> Iterator[Any]:
+    """The values of the image that a call reads; numbers beside them would change what it does."""
+    numbers = [value for value in _flat(call["args"]) if isinstance(value, int | float) and not isinstance(value, bool)]
+    if numbers or "ops" in str(entry.get("module") or "").split("."):
+        raise NotImplementedError(
+            f"The Keras model computes {entry.get('class_name')} {entry['config'].get('name')!r}"
+            f"{f' with the numbers {numbers}' if numbers else ''} outside a layer, for which there is no rule in JAX: "
+            "write it as a layer (keras.layers.Rescaling, Add, ...) and save the model again."
+        )
+    yield from _tensors(call["args"])
 
 
 def _tensors(value: Any) -> Iterator[Any]:

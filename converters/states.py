@@ -84,7 +84,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         kind = type(loaded).__name__
         raise ValueError(f"{path} holds a {kind} without weights: save model.state_dict() with torch.save.")
     return {
-        name: (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
+        name: (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).detach().numpy()
         for name, tensor in state.items()
     }
 
@@ -96,8 +96,11 @@ def _state(loaded: Any) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         return {}
     tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-    inside = [_state(loaded[key]) for key in _NESTED if key in loaded]
-    return max((tensors, *inside), key=len)
+    inside = {key: found for key in _NESTED if key in loaded and (found := _state(loaded[key]))}
+    if len(inside) + bool(tensors) > 1:
+        where = ", ".join([*inside, *(["the file itself"] if tensors else [])])
+        raise ValueError(f"The file has several sets of weights: {where}. Save the one that is meant on its own.")
+    return next(iter(inside.values()), tensors)
 
 
 def _reason(error: Exception) -> str:

@@ -84,8 +84,8 @@ def adaptive_avg_pool(x: Laid, sizes: Sequence[int]) -> Laid:
             a = a.reshape(*a.shape[:axis], m, n // m, *a.shape[axis + 1 :]).mean(axis + 1)
         else:
             # made of positions, such that it is told from weights that are learned
-            i, j = lax.iota(a.dtype, m)[None], lax.iota(a.dtype, n)[:, None]
-            first, last = jnp.floor(i * n / m), jnp.ceil((i + 1) * n / m)
+            i, j = lax.iota(jnp.int32, m)[None], lax.iota(jnp.int32, n)[:, None]
+            first, last = i * n // m, -(-(i + 1) * n // m)
             inside = ((j >= first) & (j < last)).astype(a.dtype)
             a = jnp.moveaxis(jnp.tensordot(a, inside / inside.sum(0, keepdims=True), (axis, 0)), -1, axis)
     return from_channel_last(a)

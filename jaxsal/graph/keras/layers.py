@@ -112,8 +112,10 @@ def batch_norm(
     gamma: jax.Array | None = None,
     beta: jax.Array | None = None,
     epsilon: float = 1e-3,
+    axis: int = -1,
 ) -> jax.Array:
     """As it predicts, of the last axis."""
+    _check_channels(axis, x)
     scale = lax.rsqrt(moving_variance + epsilon)
     scale = scale if gamma is None else scale * gamma
     x = (x - _last(moving_mean, x)) * _last(scale, x)
@@ -121,13 +123,27 @@ def batch_norm(
 
 
 def layer_norm(
-    x: jax.Array, *, gamma: jax.Array | None = None, beta: jax.Array | None = None, epsilon: float = 1e-3
+    x: jax.Array,
+    *,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    epsilon: float = 1e-3,
+    axis: int = -1,
 ) -> jax.Array:
     """The last axis to mean 0 and variance 1."""
+    _check_channels(axis, x)
     x = x - x.mean(-1, keepdims=True)
     x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
     x = x if gamma is None else x * _last(gamma, x)
     return x if beta is None else x + _last(beta, x)
+
+
+def _check_channels(axis: int, x: jax.Array) -> None:
+    if axis not in (-1, x.ndim - 1):
+        raise NotImplementedError(
+            f"A Keras layer normalises along axis {axis} of {x.ndim}: only the last one, that of channels, has a rule. "
+            "Permute the axes before it, and save the model again."
+        )
 
 
 def activate(x: jax.Array, *, activation: str) -> jax.Array:
