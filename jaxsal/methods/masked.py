@@ -1,9 +1,13 @@
 """What methods that optimise a mask have in common: what they tell, and when not to believe it."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from jaxsal.methods.record import Column
+from jaxsal.methods.record import Column, Found
 from jaxsal.methods.wording import share
+
+if TYPE_CHECKING:
+    from jaxsal.masks import MaskResult, PerturbationResult
 
 _FLIPPED = 0.1
 
@@ -33,6 +37,49 @@ def meanings() -> dict[str, str]:
     from jaxsal.optim import Status
 
     return {status.name.lower(): status.message for status in Status}
+
+
+def tell(
+    result: "MaskResult | PerturbationResult",
+    remark: Callable[[int, int], list[str]],
+    mask: Mapping[str, Any],
+    columns: Mapping[str, Any] | None = None,
+    meant: Mapping[str, str] | None = None,
+) -> Found:
+    """What optimised masks tell.
+
+    Args:
+        result: the masks.
+        remark: of an output and an image, what is to be said of its mask.
+        mask: for the record, beside the mask's shape.
+        columns: of the table, beside those that every mask has.
+        meant: words of the column ``status`` that mean something else here.
+    """
+    from jaxsal.masks.result import voxels
+
+    words, grid = result.status_names, result.mask.shape[2:]
+    return Found(
+        maps=result.saliency,
+        prediction=result.prediction,
+        columns={
+            "masked_prediction": result.masked_prediction,
+            "null_prediction": result.null_prediction,
+            "recovered": result.recovered,
+            **(columns or {}),
+            "value": result.value,
+            **result.terms._asdict(),
+            "steps": result.steps,
+            "evaluations": result.evaluations,
+            "status": words,
+        },
+        remarks=[
+            [remark(o, b) + why_empty(result.saliency[o, b], result.mask[o, b]) for b in range(len(row))]
+            for o, row in enumerate(words)
+        ],
+        about=f"mask of {voxels(grid)}",
+        record={"mask": {"shape": list(grid), **mask}},
+        meanings={**meanings(), **(meant or {})},
+    )
 
 
 def why_empty(saliency: Any, mask: Any) -> list[str]:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from jaxsal import citations
 from jaxsal.citations import Citation
-from jaxsal.methods.masked import NOT_FINITE, STATUS, STEPS, VALUE, meanings, numbers, why_empty
+from jaxsal.methods.masked import NOT_FINITE, STATUS, STEPS, VALUE, numbers, tell
 from jaxsal.methods.record import Column, Found, Method, Options, Task
 
 if TYPE_CHECKING:
@@ -130,35 +130,12 @@ def _run_extremal(task: Task) -> "PerturbationResult":
 
 
 def _tell(result: "PerturbationResult") -> Found:
-    from jaxsal.masks.result import voxels
-
-    words = result.status_names
-    recovered = numbers(result.recovered)
-    remarks = [
-        [
-            _remarks(word, recovered[o, b], result.game) + why_empty(result.saliency[o, b], result.mask[o, b])
-            for b, word in enumerate(row)
-        ]
-        for o, row in enumerate(words)
-    ]
-    grid = result.mask.shape[2:]
-    return Found(
-        maps=result.saliency,
-        prediction=result.prediction,
-        columns={
-            "masked_prediction": result.masked_prediction,
-            "null_prediction": result.null_prediction,
-            "recovered": result.recovered,
-            "value": result.value,
-            **result.terms._asdict(),
-            "steps": result.steps,
-            "evaluations": result.evaluations,
-            "status": words,
-        },
-        remarks=remarks,
-        about=f"mask of {voxels(grid)}",
-        record={"mask": {"shape": list(grid), "game": result.game}},
-        meanings={**meanings(), **_MEANINGS},
+    words, recovered = result.status_names, numbers(result.recovered)
+    return tell(
+        result,
+        lambda o, b: _remarks(words[o][b], recovered[o, b], result.game),
+        mask={"game": result.game},
+        meant=_MEANINGS,
     )
 
 

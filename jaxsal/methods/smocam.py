@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from jaxsal import citations
-from jaxsal.methods.masked import (
-    NOT_FINITE,
-    RECOVERED_SHARE,
-    STATUS,
-    STEPS,
-    VALUE,
-    flipped,
-    meanings,
-    numbers,
-    why_empty,
-)
+from jaxsal.methods.masked import NOT_FINITE, RECOVERED_SHARE, STATUS, STEPS, VALUE, flipped, numbers, tell
 from jaxsal.methods.record import Column, Found, Method, Options, Task
 
 if TYPE_CHECKING:
@@ -89,36 +79,12 @@ def _run(task: Task) -> "MaskResult":
 
 
 def _tell(result: "MaskResult") -> Found:
-    from jaxsal.masks.result import voxels
-
-    words = result.status_names
-    recovered, energy = numbers(result.recovered), numbers(result.negative_energy)
-    remarks = [
-        [
-            _remarks(word, recovered[o, b], energy[o, b]) + why_empty(result.saliency[o, b], result.mask[o, b])
-            for b, word in enumerate(row)
-        ]
-        for o, row in enumerate(words)
-    ]
-    grid = result.mask.shape[2:]
-    return Found(
-        maps=result.saliency,
-        prediction=result.prediction,
-        columns={
-            "masked_prediction": result.masked_prediction,
-            "null_prediction": result.null_prediction,
-            "recovered": result.recovered,
-            "negative_energy": result.negative_energy,
-            "value": result.value,
-            **result.terms._asdict(),
-            "steps": result.steps,
-            "evaluations": result.evaluations,
-            "status": words,
-        },
-        remarks=remarks,
-        about=f"mask of {voxels(grid)}",
-        record={"mask": {"shape": list(grid), "geometry_in_voxels": result.config.geometry._asdict()}},
-        meanings=meanings(),
+    words, recovered, energy = result.status_names, numbers(result.recovered), numbers(result.negative_energy)
+    return tell(
+        result,
+        lambda o, b: _remarks(words[o][b], recovered[o, b], energy[o, b]),
+        mask={"geometry_in_voxels": result.config.geometry._asdict()},
+        columns={"negative_energy": result.negative_energy},
     )
 
 
