@@ -104,46 +104,36 @@ def dense(x: jax.Array, *, kernel: jax.Array, bias: jax.Array | None = None, act
     return _finished(x @ kernel, bias, activation)
 
 
-def batch_norm(
-    x: jax.Array,
-    *,
-    moving_mean: jax.Array,
-    moving_variance: jax.Array,
-    gamma: jax.Array | None = None,
-    beta: jax.Array | None = None,
-    epsilon: float = 1e-3,
-    axis: int = -1,
-) -> jax.Array:
-    """As it predicts, of the last axis."""
-    _check_channels(axis, x)
-    scale = lax.rsqrt(moving_variance + epsilon)
-    scale = scale if gamma is None else scale * gamma
-    x = (x - _last(moving_mean, x)) * _last(scale, x)
-    return x if beta is None else x + _last(beta, x)
+def batch_norm(x: jax.Array, *, moving_mean: jax.Array, moving_variance: jax.Array, **options: Any) -> jax.Array:
+    """As it predicts: each channel by the mean and variance that it had in training."""
+    return _standardised(x, _last(moving_mean, x), _last(moving_variance, x), **options)
 
 
-def layer_norm(
+def layer_norm(x: jax.Array, **options: Any) -> jax.Array:
+    """Each voxel by the mean and variance of its channels."""
+    mean = x.mean(-1, keepdims=True)
+    return _standardised(x, mean, jnp.square(x - mean).mean(-1, keepdims=True), **options)
+
+
+def _standardised(
     x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
     *,
     gamma: jax.Array | None = None,
     beta: jax.Array | None = None,
     epsilon: float = 1e-3,
     axis: int = -1,
 ) -> jax.Array:
-    """The last axis to mean 0 and variance 1."""
-    _check_channels(axis, x)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
-    x = x if gamma is None else x * _last(gamma, x)
-    return x if beta is None else x + _last(beta, x)
-
-
-def _check_channels(axis: int, x: jax.Array) -> None:
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` along the last axis."""
     if axis not in (-1, x.ndim - 1):
         raise NotImplementedError(
             f"A Keras layer normalises along axis {axis} of {x.ndim}: only the last one, that of channels, has a rule. "
             "Permute the axes before it, and save the model again."
         )
+    scale = lax.rsqrt(variance + epsilon)
+    x = (x - mean) * (scale if gamma is None else scale * _last(gamma, x))
+    return x if beta is None else x + _last(beta, x)
 
 
 def activate(x: jax.Array, *, activation: str) -> jax.Array:
@@ -279,6 +269,9 @@ def _finished(out: jax.Array, bias: jax.Array | None, activation: str) -> jax.Ar
 
 
 def _last(values: jax.Array, x: jax.Array) -> jax.Array:
+    """One value for each channel; a single one would spread over all of them, unasked."""
+    if values.shape != x.shape[-1:]:
+        raise ValueError(f"a layer has {values.shape} values for {x.shape[-1]} channels")
     return values.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
