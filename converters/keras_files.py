@@ -84,7 +84,6 @@ def opened(path: Path) -> Iterator[Opened]:
             file = _reader(path)(path, stack)
             layers = tuple(listed(file.model))
             check_layers(layers)
-            check_names(layers, path)
             file = file._replace(weights=_one_name(file))
             problems = mismatch(layers, file.weights)
         refuse(path, *problems)
@@ -208,6 +207,7 @@ def _one_name(file: Opened) -> dict[str, Mapping[str, Stored]]:
 def _model(content: Any, path: Path) -> Mapping[str, Any]:
     _field(content, "class_name", str, path)
     check_model(content)
+    check_names(tuple(listed(content)), path)
     return content
 
 

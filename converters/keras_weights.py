@@ -148,8 +148,8 @@ def put(found: dict[str, dict[str, Stored]], layer: str, key: str, weight: Store
     """
     if key in found.setdefault(layer, {}):
         raise KerasError(
-            f"{where} has the weight {key!r} of layer {layer!r} twice: two layers of one name, in different parts of "
-            "the model? Rename one and save again."
+            f"{where} has the weight {key!r} of layer {layer!r} twice: two layers of its model have one name, or it is "
+            "damaged. Give each layer a name of its own and save again."
         )
     found[layer][key] = weight
 

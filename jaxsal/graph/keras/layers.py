@@ -104,13 +104,17 @@ def dense(x: jax.Array, *, kernel: jax.Array, bias: jax.Array | None = None, act
     return _finished(x @ kernel, bias, activation)
 
 
-def batch_norm(x: jax.Array, *, moving_mean: jax.Array, moving_variance: jax.Array, **options: Any) -> jax.Array:
+def batch_norm(
+    x: jax.Array, *, moving_mean: jax.Array, moving_variance: jax.Array, axis: int = -1, **options: Any
+) -> jax.Array:
     """As it predicts: each channel by the mean and variance that it had in training."""
+    _check_channels(axis, x)
     return _standardised(x, _last(moving_mean, x), _last(moving_variance, x), **options)
 
 
-def layer_norm(x: jax.Array, **options: Any) -> jax.Array:
+def layer_norm(x: jax.Array, *, axis: int = -1, **options: Any) -> jax.Array:
     """Each voxel by the mean and variance of its channels."""
+    _check_channels(axis, x)
     mean = x.mean(-1, keepdims=True)
     return _standardised(x, mean, jnp.square(x - mean).mean(-1, keepdims=True), **options)
 
@@ -123,17 +127,19 @@ def _standardised(
     gamma: jax.Array | None = None,
     beta: jax.Array | None = None,
     epsilon: float = 1e-3,
-    axis: int = -1,
 ) -> jax.Array:
-    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` along the last axis."""
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta``."""
+    scale = lax.rsqrt(variance + epsilon)
+    x = (x - mean) * (scale if gamma is None else scale * _last(gamma, x))
+    return x if beta is None else x + _last(beta, x)
+
+
+def _check_channels(axis: int, x: jax.Array) -> None:
     if axis not in (-1, x.ndim - 1):
         raise NotImplementedError(
             f"A Keras layer normalises along axis {axis} of {x.ndim}: only the last one, that of channels, has a rule. "
             "Permute the axes before it, and save the model again."
         )
-    scale = lax.rsqrt(variance + epsilon)
-    x = (x - mean) * (scale if gamma is None else scale * _last(gamma, x))
-    return x if beta is None else x + _last(beta, x)
 
 
 def activate(x: jax.Array, *, activation: str) -> jax.Array:
