@@ -198,10 +198,13 @@ def _open_tfjs(path: Path, stack: ExitStack) -> Opened:
 def _one_name(file: Opened) -> dict[str, Mapping[str, Stored]]:
     """Weights with the kernels of depthwise convolutions called so: of Keras 2 they have a name of their own."""
     depthwise = {layer.name for layer in listed(file.model) if layer.kind.startswith("DepthwiseConv")}
-    return {
-        layer: {"kernel" if layer in depthwise and key == "depthwise_kernel" else key: a for key, a in weights.items()}
-        for layer, weights in file.weights.items()
-    }
+
+    def renamed(layer: str, weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
+        if layer not in depthwise or "kernel" in weights:
+            return weights
+        return {"kernel" if key == "depthwise_kernel" else key: weight for key, weight in weights.items()}
+
+    return {layer: renamed(layer, weights) for layer, weights in file.weights.items()}
 
 
 def _model(content: Any, path: Path) -> Mapping[str, Any]:

@@ -143,6 +143,17 @@ def test_a_weight_that_is_there_twice(tmp_path):
         from_keras(path)
 
 
+def test_kernels_of_depthwise_convolutions_by_both_of_their_names(tmp_path):
+    layer = ("conv", "DepthwiseConv2D", {"kernel_size": [3, 3], "padding": "valid", "use_bias": False})
+    kernel = np.ones((3, 3, 1, 1))
+    for key in ("depthwise_kernel", "kernel"):
+        _, found, _ = read_keras(written(tmp_path / "a.h5", [layer], {f"conv/{key}": kernel}))
+        np.testing.assert_array_equal(found["conv"]["kernel"], kernel)
+    path = written(tmp_path / "a.h5", [layer], {"conv/depthwise_kernel": kernel, "conv/kernel": kernel})
+    with pytest.raises(ValueError, match=r"do not fit the network: unknown conv/depthwise_kernel\."):
+        read_keras(path)
+
+
 def test_one_value_does_not_spread_over_all_channels(tmp_path):
     norm = ("norm", "BatchNormalization", {})
     values = {f"norm/{key}": [1.0] for key in ("gamma", "beta", "moving_mean", "moving_variance")}
