@@ -1,25 +1,25 @@
 """Keras models on disk: HDF5, ``.keras`` and TensorFlow.js, read without TensorFlow and without running anything."""
 
+import functools
 import io
 import json
-import re
+import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .keras_layers import MODELS, Layer, listed
+from .keras_errors import KerasError, told
+from .keras_hdf5 import h5py, held, stored, text, texts
+from .keras_layers import check_layers, check_model, listed
+from .keras_weights import PACKED, Stored, check_names, check_size, mismatch, numbered, owner, put, weight_names
+from .matching import refuse
 
-# weights of each class by position, as Keras 3 numbers them; without bias, scale or shift the numbers move up
-_ORDER = {
-    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-    "LayerNormalization": ("gamma", "beta"),
-    "SeparableConv": ("depthwise_kernel", "pointwise_kernel", "bias"),
-}
-# the setting without which a weight is not there
-_SWITCHES = {"gamma": "scale", "beta": "center", "bias": "use_bias"}
+# of TensorFlow.js
+_DTYPES = ("float32", "float16", "int32", "uint16", "uint8")
 
 
 class KerasFile(NamedTuple):
@@ -36,6 +36,22 @@ class KerasFile(NamedTuple):
     version: str
 
 
+class Opened(NamedTuple):
+    """What an open file states, before arrays are read.
+
+    Attributes:
+        model: configuration.
+        weights: of each layer's name its weights by Keras's names.
+        version: of Keras that wrote it.
+        size: of all its files, in bytes.
+    """
+
+    model: Mapping[str, Any]
+    weights: Mapping[str, Mapping[str, Stored]]
+    version: str
+    size: int
+
+
 def read_keras(path: Path) -> KerasFile:
     """A model with its weights.
 
@@ -43,207 +59,235 @@ def read_keras(path: Path) -> KerasFile:
         path: ``.h5`` or ``.hdf5``, ``.keras``, or TensorFlow.js' ``model.json`` beside its binary files.
 
     Raises:
-        ValueError: if it is none of these, is damaged, or holds weights alone.
+        FileNotFoundError: if there is no such file.
+        NotImplementedError: if layers have no rule: all are named.
+        ValueError: if it is none of these, is damaged, or holds weights alone; if weights are missing, unknown or
+            mis-shaped (all are named).
         ModuleNotFoundError: if h5py is not installed, for the first two.
     """
-    read = _read_tfjs if path.suffix == ".json" else _read_zip if zipfile.is_zipfile(path) else _read_h5
-    found = read(path)
-    return found._replace(weights=_one_name(found))
+    with opened(path) as file:
+        weights = {layer: {key: each.read() for key, each in held.items()} for layer, held in file.weights.items()}
+        return KerasFile(file.model, weights, file.version)
 
 
-def _read_h5(path: Path) -> KerasFile:
-    h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-            if text is None:
-                raise ValueError(
-                    f"{path} holds weights but no model: save the whole model (model.save), not its weights alone."
-                )
-            model = json.loads(_text(text))
-            version = _text(file.attrs.get("keras_version", "unknown"))
-            groups = file["model_weights"]
-            found: dict[str, dict[str, np.ndarray]] = {}
-            for top in groups:
-                for name in groups[top].attrs.get("weight_names", ()):
-                    _put(found, _text(name), _array(groups[top], _text(name), path), path)
-    except OSError as error:
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}.") from None
-    return KerasFile(model, found, version)
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """A model whose weights are known to be those of its layers, and can be read while the file is open.
+
+    Raises:
+        FileNotFoundError, NotImplementedError, ValueError, ModuleNotFoundError: as :func:`read_keras`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No Keras model at {path}: give a .h5 or .keras file, or a model.json.")
+    with ExitStack() as stack:
+        with told(path):
+            file = _reader(path)(path, stack)
+            layers = tuple(listed(file.model))
+            check_layers(layers)
+            file = file._replace(weights=_one_name(file))
+            problems = mismatch(layers, file.weights)
+        refuse(path, *problems)
+        check_size(file.weights, file.size, path)
+        yield file
 
 
-def _read_zip(path: Path) -> KerasFile:
-    h5py = _h5py()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            model = json.loads(archive.read("config.json"))
-            version = json.loads(archive.read("metadata.json")).get("keras_version", "unknown")
-            content = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(content, "r") as file:
-            found = {}
-            for group, layer in _numbered(model):
-                names = _names(layer)
-                values = file.get(f"{group}/vars")
-                arrays = [] if values is None else [_array(values, str(i), path) for i in range(len(values))]
-                if len(arrays) != len(names):
-                    raise ValueError(
-                        f"{path} has {len(arrays)} weights for layer {layer.name!r} ({layer.kind}), {len(names)} are "
-                        f"needed ({', '.join(names) or 'none'}): it is damaged, or of a version of Keras that is not "
-                        "known here. Save it as .h5 instead."
-                    )
-                if names and layer.name in found:
-                    raise ValueError(
-                        f"{path} has two layers {layer.name!r}, in models within the model: give layers names of their "
-                        "own and save it again."
-                    )
-                if names:
-                    found[layer.name] = dict(zip(names, arrays, strict=True))
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ValueError(f"{path} is not a readable .keras file: {error}.") from None
-    return KerasFile(model, found, version)
+def _reader(path: Path) -> Callable[[Path, ExitStack], Opened]:
+    if path.suffix == ".json":
+        return _open_tfjs
+    if zipfile.is_zipfile(path):
+        return _open_zip
+    if h5py().is_hdf5(path):
+        return _open_h5
+    raise KerasError(
+        f"{path} is neither HDF5 nor a .keras archive, or is cut off: give what model.save wrote, or the model.json of "
+        "tensorflowjs_converter."
+    )
 
 
-def _read_tfjs(path: Path) -> KerasFile:
-    try:
-        content = json.loads(path.read_text())
-        model = content["modelTopology"]["model_config"]
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for group in content["weightsManifest"]:
-            data = b"".join((path.parent / _beside(name)).read_bytes() for name in group["paths"])
-            start = 0
-            for spec in group["weights"]:
-                array, start = _decoded(spec, data, start, path)
-                _put(found, spec["name"], array, path)
-            if start != len(data):
-                raise ValueError(
-                    f"The binary files of {path} have {len(data)} bytes, its manifest speaks of {start}: one of them "
-                    "is damaged or of another model."
-                )
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a TensorFlow.js layers model ({type(error).__name__}: {error}): give the model.json that "
-            "tensorflowjs_converter wrote from a Keras model."
-        ) from None
-    version = content["modelTopology"].get("keras_version", "unknown")
-    return KerasFile(model if isinstance(model, Mapping) else json.loads(model), found, version)
+def _open_h5(path: Path, stack: ExitStack) -> Opened:
+    file = stack.enter_context(h5py().File(path, "r"))
+    if "model_config" not in file.attrs:
+        raise KerasError(
+            f"{path} holds weights but no model: save the whole model (model.save), not its weights alone."
+        )
+    model = _model(json.loads(text(file.attrs["model_config"])), path)
+    groups, datasets = held(file, path)
+    size = path.stat().st_size
+    inside: dict[str, set[str]] = {}
+    for layer in listed(model):
+        inside.setdefault(layer.model[0] if layer.model else "", set()).add(layer.name)
+    found: dict[str, dict[str, Stored]] = {}
+    for top in texts(_group(groups, "model_weights", path), "layer_names", path):
+        group = f"model_weights/{top}"
+        for name in texts(_group(groups, group, path), "weight_names", path):
+            dataset = datasets.pop(f"{group}/{name}", None)
+            if dataset is not None:
+                # a layer's own group says whose it is; in a model's one the name does
+                layer, key = owner(name, inside.get(top, set()))
+                put(found, layer if top in inside else top, key, stored(dataset, size, path), path)
+    for name, dataset in datasets.items():
+        if name.startswith("model_weights/"):
+            put(found, *_apart(name), stored(dataset, size, path), path)
+    return Opened(model, found, text(file.attrs.get("keras_version", "unknown")), size)
 
 
-def _one_name(file: KerasFile) -> dict[str, Mapping[str, np.ndarray]]:
+def _open_zip(path: Path, stack: ExitStack) -> Opened:
+    size = path.stat().st_size
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    model = _model(json.loads(_member(archive, "config.json", size, path)), path)
+    version = _field(json.loads(_member(archive, "metadata.json", size, path)), "keras_version", str, path)
+    content = _member(archive, "model.weights.h5", size, path)
+    groups, datasets = held(stack.enter_context(h5py().File(io.BytesIO(content), "r")), path)
+    found: dict[str, dict[str, Stored]] = {}
+    for group, layer in numbered(model):
+        values = groups.get(f"{group}/vars")
+        name = layer.name if values is None else text(values.attrs.get("name", layer.name))
+        if name != layer.name:
+            raise KerasError(
+                f"{path} has the weights of layer {name!r} in {group!r}, where those of {layer.name!r} belong: it is "
+                "damaged, or of a version of Keras that is not known here. Save it as .h5 instead."
+            )
+        for i, key in enumerate(weight_names(layer)):
+            dataset = datasets.pop(f"{group}/vars/{i}", None)
+            if dataset is not None:
+                put(found, layer.name, key, stored(dataset, len(content), path), path)
+    for name, dataset in datasets.items():
+        # the state of training and of random numbers says nothing about predictions
+        if not name.startswith("optimizer/") and "/seed_generator/" not in name:
+            put(found, *_apart(name), stored(dataset, len(content), path), path)
+    return Opened(model, found, version, size)
+
+
+def _open_tfjs(path: Path, stack: ExitStack) -> Opened:
+    del stack
+    content = json.loads(path.read_text(encoding="utf-8"))
+    topology = _field(content, "modelTopology", Mapping, path)
+    config = _field(topology, "model_config", (Mapping, str), path)
+    model = _model(json.loads(config) if isinstance(config, str) else config, path)
+    manifest = _field(content, "weightsManifest", list, path)
+    _check_shards([name for group in manifest for name in _field(group, "paths", list, path)], path)
+    names = {layer.name for layer in listed(model)}
+    found: dict[str, dict[str, Stored]] = {}
+    total = 0
+    for group in manifest:
+        files = [path.parent / name for name in group["paths"]]
+        start, size = 0, sum(file.stat().st_size for file in files)
+        data = functools.cache(functools.partial(_joined, files))
+        for spec in _field(group, "weights", list, path):
+            name, shape = _field(spec, "name", str, path), tuple(_field(spec, "shape", list, path))
+            if not all(type(n) is int and n >= 0 for n in shape):
+                raise KerasError(f"The manifest of {path} gives weight {name!r} the shape {shape}: it is damaged.")
+            quantised = spec.get("quantization", {})
+            dtype = _dtype(quantised.get("dtype", spec.get("dtype")), name, path)
+            end = start + math.prod(shape) * dtype.itemsize
+            if end > size:
+                raise KerasError(f"The binary files of {path} end before weight {name!r}: one is missing or cut off.")
+            values = float(quantised.get("scale", 1.0)), float(quantised.get("min", 0.0))
+            read = functools.partial(_decoded, data, start, shape, dtype, values, path)
+            put(found, *owner(name, names), Stored(shape, read), path)
+            start = end
+        if start != size:
+            raise KerasError(
+                f"The binary files of {path} have {size} bytes, its manifest speaks of {start}: one of them is damaged "
+                "or of another model."
+            )
+        total += size
+    return Opened(model, found, str(topology.get("keras_version", "unknown")), total)
+
+
+def _one_name(file: Opened) -> dict[str, Mapping[str, Stored]]:
     """Weights with the kernels of depthwise convolutions called so: of Keras 2 they have a name of their own."""
     depthwise = {layer.name for layer in listed(file.model) if layer.kind.startswith("DepthwiseConv")}
-    return {
-        layer: {"kernel" if layer in depthwise and key == "depthwise_kernel" else key: a for key, a in arrays.items()}
-        for layer, arrays in file.weights.items()
-    }
+
+    def renamed(layer: str, weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
+        if layer not in depthwise or "kernel" in weights:
+            return weights
+        return {"kernel" if key == "depthwise_kernel" else key: weight for key, weight in weights.items()}
+
+    return {layer: renamed(layer, weights) for layer, weights in file.weights.items()}
 
 
-def _array(group: Any, name: str, path: Path) -> np.ndarray:
-    """Weights that lie in the file itself: HDF5 can point at other files, which are not this model's to read."""
-    import h5py
-
-    here = group
-    for part in name.split("/"):
-        if not isinstance(here.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{path} has no weights {name!r} of its own: it is damaged, or points at another file.")
-        here = here[part]
-    if not isinstance(here, h5py.Dataset) or here.external is not None or here.is_virtual:
-        raise ValueError(f"{path} keeps the weights {name!r} in another file, which is not read: save the model again.")
-    return np.asarray(here)
+def _model(content: Any, path: Path) -> Mapping[str, Any]:
+    _field(content, "class_name", str, path)
+    check_model(content)
+    check_names(tuple(listed(content)), path)
+    return content
 
 
-def _decoded(spec: Mapping[str, Any], data: bytes, start: int, path: Path) -> tuple[np.ndarray, int]:
-    """An array of the binary file, and where the next one begins."""
-    quantised = spec.get("quantization", {})
-    dtype = np.dtype(quantised.get("dtype", spec["dtype"])).newbyteorder("<")
-    count = int(np.prod(spec["shape"], dtype=int))
-    end = start + count * dtype.itemsize
-    if end > len(data):
-        raise ValueError(f"The binary files of {path} end before weight {spec['name']!r}: one is missing or cut off.")
-    array = np.frombuffer(data, dtype, count, start).reshape(spec["shape"]).astype(np.float32)
-    if "scale" in quantised:
-        array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
-    return array, end
-
-
-def _beside(name: str) -> str:
-    if Path(name).name != name:
-        raise ValueError(f"The manifest names {name!r}; only files beside model.json are read.")
-    return name
-
-
-def _put(found: dict[str, dict[str, np.ndarray]], name: str, array: np.ndarray, path: Path) -> None:
-    """File a weight, ``layer/kernel:0`` with or without models in front, under its layer."""
-    layer, _, key = name.partition(":")[0].rpartition("/")
-    layer = layer.rpartition("/")[2]
-    if key in found.setdefault(layer, {}):
-        raise ValueError(
-            f"{path} has two layers of the name {layer!r}, in different parts of the model: rename one and save again."
+def _field(content: Any, name: str, kind: Any, path: Path) -> Any:
+    """Of JSON, of the kind that it must be."""
+    value = content.get(name) if isinstance(content, Mapping) else None
+    if not isinstance(value, kind):
+        given = f"as {type(value).__name__}" if isinstance(content, Mapping) and name in content else "nowhere"
+        raise KerasError(
+            f"{path} has {name!r} {given}, where a Keras model has it as "
+            f"{getattr(kind, '__name__', 'Mapping or str')}: give what model.save or tensorflowjs_converter wrote."
         )
-    found[layer][key] = array
+    return value
 
 
-def _numbered(model: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """Of every layer the group that Keras 3 keeps its weights in: classes, counted in each model."""
-    counts: dict[str, int] = {}
-    for entry in model["config"]["layers"]:
-        kind = entry["class_name"]
-        if kind == "InputLayer" and model["class_name"] == "Sequential":
-            continue
-        snake = _snake(kind)
-        number = counts[snake] = counts.get(snake, -1) + 1
-        group = f"{prefix}layers/{snake}" + (f"_{number}" if number else "")
-        if kind in MODELS:
-            yield from _numbered(entry, group + "/")
-        elif kind != "InputLayer":
-            yield group, Layer(entry["config"]["name"], kind, entry["config"], ())
+def _apart(name: str) -> tuple[str, str]:
+    above, _, key = name.rpartition("/")
+    return above, key
 
 
-def _snake(name: str) -> str:
-    """As Keras writes a class in its files.
-
-    Example:
-        >>> _snake("DepthwiseConv2D"), _snake("ReLU"), _snake("BatchNormalization"), _snake("PReLU")
-        ('depthwise_conv2d', 're_lu', 'batch_normalization', 'p_re_lu')
-    """
-    name = re.sub(r"\W+", "", name)
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+def _group(groups: Mapping[str, Any], name: str, path: Path) -> Any:
+    if name not in groups:
+        raise KerasError(f"{path} has no group {name!r}: it is damaged. Save the whole model again (model.save).")
+    return groups[name]
 
 
-def _names(layer: Layer) -> list[str]:
-    kind = re.sub(r"\dD", "", layer.kind).removesuffix("Transpose")
-    weighted = kind == "Dense" or "Conv" in kind
-    order: Sequence[str] = _ORDER.get(kind, ("kernel", "bias") if weighted else ())
-    return [name for name in order if layer.config.get(_SWITCHES.get(name, ""), True)]
+def _member(archive: zipfile.ZipFile, name: str, size: int, path: Path) -> bytes:
+    """A file of the archive; no more is unpacked than it says that it has."""
+    if name not in archive.namelist():
+        raise KerasError(f"{path} has no {name!r} in it, as a .keras archive has: save the model again (model.save).")
+    stated = archive.getinfo(name).file_size
+    if stated > PACKED * size:
+        raise KerasError(
+            f"{path} has {size} bytes, {name!r} in it would unpack to {stated} (more than {PACKED} times as much): it "
+            "is damaged, or made to fill the memory. Save the model again, without compression."
+        )
+    return archive.read(name)
 
 
-def expected(layer: Layer) -> dict[str, tuple[int | None, ...]]:
-    """Of each weight that a layer has its shape, as far as its configuration tells; None along other axes."""
-    config, kind = layer.config, layer.kind
-    window = tuple(config.get("kernel_size", ()))
-    filters = config.get("filters") or config.get("units")
-    shapes: dict[str, tuple[int | None, ...]] = {"bias": (filters,)}
-    if "Depthwise" in kind:
-        shapes = {"kernel": (*window, None, config.get("depth_multiplier", 1)), "bias": (None,)}
-    elif "Separable" in kind:
-        shapes["depthwise_kernel"] = (*window, None, config.get("depth_multiplier", 1))
-        shapes["pointwise_kernel"] = (*(1 for _ in window), None, filters)
-    elif "Transpose" in kind:
-        shapes["kernel"] = (*window, filters, None)
-    else:
-        shapes["kernel"] = (*window, None, filters)
-    return {name: shapes.get(name, (None,)) for name in _names(layer)}
+def _check_shards(names: list[Any], path: Path) -> None:
+    """Files beside model.json, each read once."""
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise KerasError(f"The manifest of {path} names {name!r}; only files beside model.json are read.")
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise KerasError(
+            f"The manifest of {path} names {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "beside it: put all binary files into one folder with model.json."
+        )
+    if len(set(names)) < len(names):
+        raise KerasError(f"The manifest of {path} names a binary file twice: it is damaged, convert the model again.")
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _dtype(name: Any, weight: str, path: Path) -> np.dtype:
+    if name not in _DTYPES:
+        raise KerasError(
+            f"The manifest of {path} gives weight {weight!r} the type {name!r}, one of {', '.join(_DTYPES)} is needed: "
+            "convert the model again."
+        )
+    return np.dtype(name).newbyteorder("<")
 
 
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "Keras files are read with h5py, which is not installed: pip install 'jaxsal[keras]'."
-        ) from None
-    return h5py
+def _joined(files: list[Path]) -> bytes:
+    return b"".join(file.read_bytes() for file in files)
+
+
+def _decoded(
+    data: Callable[[], bytes],
+    start: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    values: tuple[float, float],
+    path: Path,
+) -> np.ndarray:
+    """An array of the binary files, ``scale array + min`` where it is quantised."""
+    with told(path):
+        array = np.frombuffer(data(), dtype, math.prod(shape), start).reshape(shape).astype(np.float32)
+        scale, least = values
+        return array if values == (1.0, 0.0) else array * np.float32(scale) + np.float32(least)

@@ -7,6 +7,8 @@ from jaxsal.graph.keras.layers import ACTIVATIONS
 from jaxsal.graph.keras.rules import rules
 from jaxsal.graph.program import Node, write
 
+from .keras_errors import KerasError, told
+
 MODELS = frozenset(("Functional", "Model", "Sequential"))
 # of each class, what of its configuration matters when it predicts
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -37,7 +39,10 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "data_format": (None, "channels_last"),
     "interpolation": (None, "nearest", "bilinear"),
     "output_padding": (None,),
+    "rms_scaling": (None, False),
 }
+# packages whose classes are Keras's own
+_KERAS = ("keras", "tf_keras", "tensorflow")
 
 
 class Layer(NamedTuple):
@@ -72,7 +77,7 @@ class Network(NamedTuple):
 
 def listed(model: Mapping[str, Any], around: tuple[str, ...] = ()) -> Iterator[Layer]:
     """Every layer of a model and of the models in it, in order."""
-    for entry in _entries(model):
+    for entry in entries(model):
         name = entry["config"]["name"]
         if entry["class_name"] in MODELS:
             yield from listed(entry, (*around, name))
@@ -87,7 +92,7 @@ def check_layers(layers: Sequence[Layer]) -> None:
         NotImplementedError: all of them are named.
     """
     known = rules()
-    problems = [f"layer {each.name!r} is a {each.kind}" for each in layers if each.kind not in known]
+    problems = [f"layer {each.name!r} is a {each.kind}{_own(each.kind)}" for each in layers if each.kind not in known]
     for each in layers:
         problems += [] if each.kind not in known else _settings(each)
     if problems:
@@ -98,6 +103,11 @@ def check_layers(layers: Sequence[Layer]) -> None:
         )
 
 
+def _own(kind: str) -> str:
+    return " (a class of somebody's own, whose code is not in the file)" if ">" in kind else ""
+
+
+@told("The configuration of the Keras model")
 def network(model: Mapping[str, Any], weights: Callable[[str], Mapping[str, str]]) -> Network:
     """A model as a graph.
 
@@ -127,7 +137,7 @@ class _Writer:
     def model(self, model: Mapping[str, Any], inputs: Sequence[Any], around: tuple[str, ...]) -> Any:
         if model["class_name"] == "Sequential":
             (value,) = inputs
-            for entry in _entries(model):
+            for entry in entries(model):
                 if entry["class_name"] != "InputLayer":
                     value = self.call(entry, [value], around)
             return value
@@ -135,14 +145,14 @@ class _Writer:
         starts = [_history(each)[0] for each in _many(config["input_layers"])]
         ends = [_history(each) for each in _many(config["output_layers"])]
         if len(starts) != len(inputs) or len(ends) != 1:
-            raise ValueError(
+            raise KerasError(
                 f"The Keras model {config.get('name')!r} has {len(starts)} inputs and {len(ends)} outputs; one image "
                 "in and one array out are needed: build a Model of those and save it."
             )
         values = {(name, 0): value for name, value in zip(starts, inputs, strict=True)}
         waiting = [
             (entry, number, [_history(each) for each in call])
-            for entry in _entries(model)
+            for entry in entries(model)
             for number, call in enumerate(_calls(entry))
             if entry["class_name"] != "InputLayer"
         ]
@@ -150,7 +160,7 @@ class _Writer:
             ready = [each for each in waiting if all(key in values for key in each[2])]
             if not ready:
                 names = ", ".join(each[0]["config"]["name"] for each in waiting)
-                raise ValueError(f"The layers {names} of the Keras model read values that none computes.")
+                raise KerasError(f"The layers {names} of the Keras model read values that none computes.")
             for entry, number, sources in ready:
                 name = entry["config"]["name"]
                 values[name, number] = self.call(entry, [values[key] for key in sources], around, number)
@@ -207,11 +217,32 @@ def _settings(layer: Layer) -> list[str]:
 
 
 def _activation(value: Any) -> str:
-    """Its name: Keras writes it as such, or as an object."""
+    """Its name: Keras writes it as such, or as an object; functions of ``builtins`` have a name and nothing else."""
     if isinstance(value, Mapping):
-        inner = value.get("config")
-        value = inner if isinstance(inner, str) else value.get("class_name", "?")
+        inner, kind = value.get("config"), value.get("class_name")
+        if kind == "function" and isinstance(inner, str) and value.get("registered_name") in (None, kind, inner):
+            return inner
+        return _class({"class_name": "?", **value})
     return value or "linear"
+
+
+def _class(entry: Mapping[str, Any]) -> str:
+    """Name of a class; one of somebody's own has its package before it, ``package>name``, and no rule.
+
+    Example:
+        >>> _class({"class_name": "Conv2D", "module": "keras.layers", "registered_name": None})
+        'Conv2D'
+        >>> _class({"class_name": "Conv2D", "module": None, "registered_name": "lab>Conv2D"})
+        'lab>Conv2D'
+        >>> _class({"class_name": "Conv2D", "module": "lab.layers", "registered_name": "Conv2D"})
+        'lab.layers>Conv2D'
+    """
+    name, registered = entry["class_name"], entry.get("registered_name")
+    if registered not in (None, name):
+        return str(registered)
+    if "module" in entry and str(entry["module"]).partition(".")[0] not in _KERAS:
+        return f"{entry['module'] or '__main__'}>{name}"
+    return name
 
 
 def _family(kind: str) -> str:
@@ -220,10 +251,38 @@ def _family(kind: str) -> str:
     return kind
 
 
-def _entries(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def entries(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Layers of a model as its configuration has them, each with its name, under the class that it really is of.
+
+    Raises:
+        KerasError: if they are not written as Keras writes them.
+    """
     config = model["config"]
     found = config if isinstance(config, list) else config["layers"]  # of old Sequential models it is a list
-    return [{**entry, "config": {"name": entry.get("name"), **entry["config"]}} for entry in found]
+    result = []
+    for entry in found:
+        name = entry["config"].get("name") or entry.get("name")
+        if not isinstance(entry["class_name"], str) or not isinstance(name, str):
+            raise KerasError(
+                f"The Keras model has a layer with class {entry['class_name']!r} and name {name!r}, texts are needed: "
+                "its configuration is damaged, save the model again."
+            )
+        result.append({**entry, "class_name": _class(entry), "config": {**entry["config"], "name": name}})
+    return result
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Refuse what is not a model of layers.
+
+    Raises:
+        KerasError: if the class is another one.
+    """
+    kind = _class(model)
+    if kind not in MODELS:
+        raise KerasError(
+            f"The Keras model is a {kind}; what such a class computes is not in its file. Build a Sequential or a "
+            "functional Model of its layers and save that."
+        )
 
 
 def _many(values: Any) -> list[Any]:
@@ -237,7 +296,7 @@ def _history(value: Any) -> tuple[str, int]:
         value = value["config"]["keras_history"]
     name, call, tensor = value[:3]
     if tensor:
-        raise ValueError(f"The Keras model reads result {tensor} of layer {name!r}, layers here have one result each.")
+        raise KerasError(f"The Keras model reads result {tensor} of layer {name!r}, layers here have one result each.")
     return name, call
 
 
@@ -276,15 +335,21 @@ def _shape(model: Mapping[str, Any]) -> tuple[int | None, ...]:
     """Of the image, without the batch."""
     config = model["config"]
     candidates = [] if isinstance(config, list) else [config.get("build_input_shape")]
-    for entry in _entries(model):
+    for entry in entries(model):
         own = entry["config"]
         candidates += [own.get("batch_input_shape"), own.get("batch_shape")]
         if entry["class_name"] in MODELS:
             candidates.append((None, *_shape(entry)))
     found = [shape for shape in candidates if shape]
     if not found:
-        raise ValueError("The Keras model does not say which shape its input has: give it an InputLayer, and save it.")
-    return tuple(found[0][1:])
+        raise KerasError("The Keras model does not say which shape its input has: give it an InputLayer, and save it.")
+    shape = tuple(found[0][1:])
+    if not shape or not all(n is None or (type(n) is int and n > 0) for n in shape):
+        raise KerasError(
+            f"The Keras model says that its input has shape {tuple(found[0])}; a batch, the image's axes and channels "
+            "are needed: save the model again."
+        )
+    return shape
 
 
 def _flat(value: Any) -> list[Any]:

@@ -13,9 +13,10 @@ from jaxsal.zoo import Output
 
 from .building import build, default_layer
 from .checking import Conversion, compare, described, random_images
-from .keras_files import expected, read_keras
-from .keras_layers import Layer, check_layers, listed, network
-from .matching import refuse
+from .keras_errors import KerasError
+from .keras_files import opened
+from .keras_layers import network
+from .keras_weights import flattened
 
 
 def from_keras(
@@ -50,19 +51,16 @@ def from_keras(
             fails.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No Keras model at {path}: give a .h5 or .keras file, or a model.json.")
     name = name or (path.parent.name if path.name == "model.json" else path.stem)
-    model, weights, version = read_keras(path)
-    layers = tuple(listed(model))
-    check_layers(layers)
-    check_weights(layers, weights, path)
-    flat = flattened(weights)
-    read = network(model, lambda layer: {key: f"{layer}.{key}" for key in weights.get(layer, {})})
-    *space, channels = _whole(read.shape, shape, path)
-    config = {"graph": read.graph, "weights": {key: _about(key, array) for key, array in flat.items()}}
-    count = _outputs(space, channels, config, path)
-    built = build(count, space, channels, config, flat)
+    with opened(path) as (model, weights, version, _):
+        flat = flattened(weights)
+        read = network(model, lambda layer: {key: f"{layer}.{key}" for key in weights.get(layer, {})})
+        *space, channels = _whole(read.shape, shape, path)
+        config = {"graph": read.graph, "weights": {key: _about(key, weight.shape) for key, weight in flat.items()}}
+        count = _outputs(space, channels, config, path)
+        # every shape is known to be what the layers need
+        arrays = {key: weight.read() for key, weight in flat.items()}
+    built = build(count, space, channels, config, arrays)
     compared: Sequence[Any] = (None, None)
     if source is not None:
         pictures = [random_images(space, channels), *map(np.asarray, images)]
@@ -73,40 +71,9 @@ def from_keras(
     return Conversion(built, record, *compared)
 
 
-def check_weights(layers: Sequence[Layer], weights: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
-    """Refuse weights that are missing, unknown or of another shape than the layers' configuration says.
-
-    Raises:
-        ValueError: all of them are named.
-    """
-    wanted = {layer.name: expected(layer) for layer in layers}
-    missing, extra, wrong = [], [], []
-    for layer, keys in wanted.items():
-        given = weights.get(layer, {})
-        missing += [f"{layer}/{key}" for key in keys if key not in given]
-        extra += [f"{layer}/{key}" for key in given if key not in keys]
-        wrong += [
-            f"{layer}/{key} has shape {array.shape}, {' x '.join('any' if n is None else str(n) for n in keys[key])} "
-            "is needed"
-            for key, array in given.items()
-            if key in keys and not _fits(array.shape, keys[key])
-        ]
-    extra += [f"{layer}/{key}" for layer, given in weights.items() if layer not in wanted for key in given]
-    refuse(path, missing, extra, wrong)
-
-
-def flattened(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Weights by path, as ``conv.kernel``."""
-    return {f"{layer}.{key}": array for layer, arrays in weights.items() for key, array in arrays.items()}
-
-
-def _fits(shape: Sequence[int], pattern: Sequence[int | None]) -> bool:
-    return len(shape) == len(pattern) and all(n in (None, m) for m, n in zip(shape, pattern, strict=True))
-
-
-def _about(key: str, array: np.ndarray) -> dict[str, Any]:
+def _about(key: str, shape: Sequence[int]) -> dict[str, Any]:
     kind = "buffer" if "moving_" in key else "parameter"
-    return {"kind": kind, "shape": list(array.shape), "dtype": "float32"}
+    return {"kind": kind, "shape": list(shape), "dtype": "float32"}
 
 
 def _whole(given: Sequence[int | None], shape: Sequence[int] | None, path: Path) -> tuple[int, ...]:
@@ -132,8 +99,10 @@ def _outputs(space: Sequence[int], channels: int, config: Mapping[str, Any], pat
 
     try:
         return jax.eval_shape(outputs, example).shape[-1]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
+    except NotImplementedError:
+        raise
+    except Exception as error:  # settings that make no sense fail in as many ways as there are rules
+        raise KerasError(
             f"The layers of {path} do not fit together on a grid {' x '.join(map(str, space))} with {channels} "
-            f"channels: {str(error).splitlines()[0]}"
+            f"channels: {f'{error} '.splitlines()[0] or type(error).__name__}"
         ) from error

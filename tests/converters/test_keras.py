@@ -1,6 +1,5 @@
 """Keras models in JAX, without TensorFlow; Keras itself is the oracle where it is installed."""
 
-import json
 import os
 
 import jax
@@ -15,6 +14,7 @@ from jaxsal import composites, zoo
 from jaxsal.converters import from_keras
 from jaxsal.converters.keras_files import read_keras
 from jaxsal.engine.rewire import sites
+from tests.converters.keras_by_hand import CONV, written
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +116,6 @@ def test_the_same_as_in_keras(models, name, suffix):
             np.testing.assert_allclose(tail(head(x)), found.model(x), atol=1e-5, rtol=1e-5, err_msg=row.name)
 
 
-def written(path, layers, weights, shape=(6, 6, 1), kind="Sequential"):
-    """A file of Keras 2, written by hand."""
-    first = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, *shape]}}
-    entries = [first, *({"class_name": c, "config": {"name": n, **config}} for n, c, config in layers)]
-    with h5py.File(path, "w") as file:
-        file.attrs["keras_version"] = "2.4.0"
-        file.attrs["model_config"] = json.dumps({"class_name": kind, "config": {"name": "m", "layers": entries}})
-        group = file.create_group("model_weights/m")
-        group.attrs["weight_names"] = [f"{name}:0".encode() for name in weights]
-        for name, value in weights.items():
-            group[f"{name}:0"] = np.asarray(value, np.float32)
-    return path
-
-
-CONV = ("conv", "Conv2D", {"filters": 2, "kernel_size": [3, 3], "padding": "valid", "activation": "relu"})
-
-
 def test_an_unknown_layer_is_named_with_what_to_do(tmp_path):
     layers = [CONV, ("crf", "CRF", {}), ("odd", "Activation", {"activation": "snake"})]
     path = written(tmp_path / "a.h5", layers, {})
@@ -144,19 +127,6 @@ def test_an_unknown_layer_is_named_with_what_to_do(tmp_path):
     assert "Take them out or write them with other layers" in message
 
 
-def test_weights_missing_unknown_and_of_another_shape_are_all_named(tmp_path):
-    path = written(
-        tmp_path / "a.h5",
-        [CONV, ("d", "Dense", {"units": 3})],
-        {"conv/kernel": np.ones((3, 2, 1, 2)), "spare/kernel": [1]},
-    )
-    with pytest.raises(ValueError, match="do not fit") as caught:
-        from_keras(path)
-    message = str(caught.value)
-    assert "missing conv/bias; missing d/bias; missing d/kernel; unknown spare/kernel" in message
-    assert "conv/kernel has shape (3, 2, 1, 2), 3 x 3 x any x 2 is needed" in message
-
-
 def test_layers_that_do_not_fit_the_grid(tmp_path):
     layers = [CONV, ("flat", "Flatten", {}), ("d", "Dense", {"units": 1, "use_bias": False})]
     weights = {"conv/kernel": np.ones((3, 3, 1, 2)), "conv/bias": [0, 0], "d/kernel": np.ones((32, 1))}
@@ -164,7 +134,7 @@ def test_layers_that_do_not_fit_the_grid(tmp_path):
     assert from_keras(path).model(jnp.ones((1, 6, 6, 1))).item() == 9 * 32
     with pytest.raises(ValueError, match=r"do not fit together on a grid 8 x 8 with 1 channels"):
         from_keras(path, shape=(8, 8))
-    with pytest.raises(ValueError, match=r"the grid|The grid .* has 3 axes"):
+    with pytest.raises(ValueError, match=r"The grid \(8, 8, 8\) has 3 axes, the images of .* have 2"):
         from_keras(path, shape=(8, 8, 8))
 
 
@@ -172,53 +142,6 @@ def test_settings_that_change_what_a_layer_does_are_refused(tmp_path):
     odd = ("conv", "Conv2D", {**CONV[2], "data_format": "channels_first", "padding": "causal"})
     with pytest.raises(NotImplementedError, match=r"has data_format 'channels_first'; .* has padding 'causal'"):
         from_keras(written(tmp_path / "a.h5", [odd], {}))
-
-
-def test_files_that_are_no_models(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"no")
-    (tmp_path / "a.keras").write_bytes(b"no")
-    (tmp_path / "model.json").write_text("{}")
-    for name, words in (("a.h5", "HDF5"), ("a.keras", "not a readable"), ("model.json", "TensorFlow.js")):
-        with pytest.raises(ValueError, match=words):
-            from_keras(tmp_path / name)
-    with h5py.File(tmp_path / "w.h5", "w") as file:
-        file.create_group("conv")
-    with pytest.raises(ValueError, match="weights but no model"):
-        from_keras(tmp_path / "w.h5")
-    with pytest.raises(FileNotFoundError, match="No Keras model"):
-        from_keras(tmp_path / "none.h5")
-
-
-def tfjs(folder, data, path="model.bin", **quantised):
-    spec = {"name": "conv/kernel", "shape": [3, 3, 1, 1], "dtype": "float32", **quantised}
-    config = {**CONV[2], "name": "conv", "filters": 1, "use_bias": False}
-    first = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, None, None, 1]}}
-    model = {"class_name": "Sequential", "config": {"layers": [first, {"class_name": "Conv2D", "config": config}]}}
-    content = {
-        "modelTopology": {"keras_version": "2.7", "model_config": model},
-        "weightsManifest": [{"paths": [path], "weights": [spec]}],
-    }
-    (folder / "model.json").write_text(json.dumps(content))
-    (folder / "model.bin").write_bytes(data)
-    return folder / "model.json"
-
-
-def test_tensorflow_js(tmp_path):
-    kernel = np.arange(9, dtype="<f4")
-    path = tfjs(tmp_path, kernel.tobytes())
-    with pytest.raises(ValueError, match=r"images of any size .*say which grid"):
-        from_keras(path)
-    found = from_keras(path, shape=(3, 3))
-    assert found.model(jnp.ones((1, 3, 3, 1))).item() == kernel.sum()
-    tenths = {"quantization": {"dtype": "uint8", "scale": 0.5, "min": -1.0}}
-    found = from_keras(tfjs(tmp_path, bytes(range(9)), **tenths), shape=(3, 3))
-    assert found.model(jnp.ones((1, 3, 3, 1))).item() == 0.5 * 36 - 9
-    with pytest.raises(ValueError, match="end before weight 'conv/kernel'"):
-        from_keras(tfjs(tmp_path, kernel.tobytes()[:-1]), shape=(3, 3))
-    with pytest.raises(ValueError, match=r"have 40 bytes, its manifest speaks of 36"):
-        from_keras(tfjs(tmp_path, kernel.tobytes() + b"1234"), shape=(3, 3))
-    with pytest.raises(ValueError, match=r"only files beside model\.json"):
-        from_keras(tfjs(tmp_path, kernel.tobytes(), "../model.bin"), shape=(3, 3))
 
 
 # the last one shows both, and the ankle comes second

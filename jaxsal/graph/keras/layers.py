@@ -105,36 +105,32 @@ def dense(x: jax.Array, *, kernel: jax.Array, bias: jax.Array | None = None, act
 
 
 def batch_norm(
+    x: jax.Array, *, moving_mean: jax.Array, moving_variance: jax.Array, axis: int = -1, **options: Any
+) -> jax.Array:
+    """As it predicts: each channel by the mean and variance that it had in training."""
+    _check_channels(axis, x)
+    return _standardised(x, _last(moving_mean, x), _last(moving_variance, x), **options)
+
+
+def layer_norm(x: jax.Array, *, axis: int = -1, **options: Any) -> jax.Array:
+    """Each voxel by the mean and variance of its channels."""
+    _check_channels(axis, x)
+    mean = x.mean(-1, keepdims=True)
+    return _standardised(x, mean, jnp.square(x - mean).mean(-1, keepdims=True), **options)
+
+
+def _standardised(
     x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
     *,
-    moving_mean: jax.Array,
-    moving_variance: jax.Array,
     gamma: jax.Array | None = None,
     beta: jax.Array | None = None,
     epsilon: float = 1e-3,
-    axis: int = -1,
 ) -> jax.Array:
-    """As it predicts, of the last axis."""
-    _check_channels(axis, x)
-    scale = lax.rsqrt(moving_variance + epsilon)
-    scale = scale if gamma is None else scale * gamma
-    x = (x - _last(moving_mean, x)) * _last(scale, x)
-    return x if beta is None else x + _last(beta, x)
-
-
-def layer_norm(
-    x: jax.Array,
-    *,
-    gamma: jax.Array | None = None,
-    beta: jax.Array | None = None,
-    epsilon: float = 1e-3,
-    axis: int = -1,
-) -> jax.Array:
-    """The last axis to mean 0 and variance 1."""
-    _check_channels(axis, x)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
-    x = x if gamma is None else x * _last(gamma, x)
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta``."""
+    scale = lax.rsqrt(variance + epsilon)
+    x = (x - mean) * (scale if gamma is None else scale * _last(gamma, x))
     return x if beta is None else x + _last(beta, x)
 
 
@@ -279,6 +275,9 @@ def _finished(out: jax.Array, bias: jax.Array | None, activation: str) -> jax.Ar
 
 
 def _last(values: jax.Array, x: jax.Array) -> jax.Array:
+    """One value for each channel; a single one would spread over all of them, unasked."""
+    if values.shape != x.shape[-1:]:
+        raise ValueError(f"a layer has {values.shape} values for {x.shape[-1]} channels")
     return values.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
