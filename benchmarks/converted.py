@@ -53,18 +53,19 @@ def xray_classifier(out: Path) -> None:
     y = np.asarray(found.model(x))
     best = y.argmax(1)
     typer.echo("; ".join(f"{p.name}: {labels[k]} {row[k]:.2f}" for p, k, row in zip(files, best, y, strict=True)))
-    # probabilities saturate: what they are made of does not; the record's layer has the coarsest grid, this one 28 x 28
-    split = jaxsal.split(found.model, x, "block_5_add")
+    # probabilities saturate: what they are made of does not; the record's layer has the coarsest grid, this one 14 x 14
+    split = jaxsal.split(found.model, x, "block_12_add")
     split = jaxsal.Split(split.head, jax.tree_util.Partial(log_odds, split.tail))
+    # with the published weights masks stay near a norm of 1: to this network of many constants that is an empty image
+    options: dict[str, Any] = {"lam": 0.1, "gamma": 3.0, "max_steps": 200}
+    masks = [jaxsal.smocam(split, x[i : i + 1], outputs=[int(k)], **options) for i, k in enumerate(best)]
     maps = {
-        "SMOCAM": np.stack([
-            np.asarray(jaxsal.smocam(split, x[i : i + 1], outputs=[int(k)], max_steps=200).saliency[0, 0])
-            for i, k in enumerate(best)
-        ]),
+        "SMOCAM": np.stack([np.asarray(mask.saliency[0, 0]) for mask in masks]),
         "LRP": np.asarray(jaxsal.lrp(found.model, x, best)).sum(-1),
         "guided backprop": np.asarray(jaxsal.guided_backprop(found.model, x, best)).sum(-1),
-    }  # fmt: skip
-    draw(out / "xray.png", np.asarray(x).mean(-1), maps, [labels[k] for k in best])
+    }
+    said = {"SMOCAM": [f"{m.status_names[0][0].replace('_', ' ')}, recovered {m.recovered[0, 0]:.0%}" for m in masks]}
+    draw(out / "xray.png", np.asarray(x).mean(-1), maps, [labels[k] for k in best], said)
 
 
 def log_odds(tail: Any, features: jax.Array) -> jax.Array:
@@ -111,8 +112,14 @@ def radiograph(path: Path) -> np.ndarray:
     return grey / 127.5 - 1
 
 
-def draw(path: Path, pictures: np.ndarray, maps: dict[str, np.ndarray], titles: Sequence[str]) -> None:
-    """A row for each picture, a column for each method."""
+def draw(
+    path: Path,
+    pictures: np.ndarray,
+    maps: dict[str, np.ndarray],
+    titles: Sequence[str],
+    said: dict[str, list[str]],
+) -> None:
+    """A row for each picture, a column for each method, with what it says of its maps below its name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * (len(maps) + 1), 3.2 * len(pictures)), layout="constrained")
@@ -124,7 +131,7 @@ def draw(path: Path, pictures: np.ndarray, maps: dict[str, np.ndarray], titles: 
             most = np.percentile(np.abs(values[row]), 99.5)
             axis.imshow(picture, cmap="gray", alpha=0.5)
             axis.imshow(values[row], cmap="bwr", vmin=-most, vmax=most, alpha=0.6)
-            axis.set_title(name)
+            axis.set_title("\n".join([name, *said.get(name, [])[row : row + 1]]))
     for axis in axes.ravel():
         axis.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
