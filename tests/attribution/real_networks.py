@@ -159,7 +159,7 @@ def torch_resnet50(model: zoo.RegressionResNet50, add: Any = None) -> Any:
             return self.relu3(h + x if self.add is None else self.add(torch.stack([h, x], -1)))
 
     names = zoo.torchvision_names(model)
-    state = {names[name]: torch.from_numpy(_outputs_first(value)) for name, value in zoo.weights(model).items()}
+    state = {names[name]: torch.from_numpy(outputs_first(value)) for name, value in zoo.weights(model).items()}
     for name in state:
         if name.endswith("running_var"):
             state[name] += EPSILON
@@ -184,7 +184,7 @@ def torch_resnet50(model: zoo.RegressionResNet50, add: Any = None) -> Any:
     return network.eval()
 
 
-def _outputs_first(value: Any) -> np.ndarray:
+def outputs_first(value: Any) -> np.ndarray:
     """A kernel ``[*window, in, out]`` as ``[out, in, *window]``; what has one axis as it is."""
     array = np.asarray(value)
     return np.array(np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 1 else array)

@@ -24,7 +24,7 @@ from tests.attribution.real_networks import (
     without_biases,
     zennit_epsilon_plus,
 )
-from tests.peers import ad_network, to_torch
+from tests.peers import to_torch
 
 # of LRP-epsilon that loses next to nothing to its stabiliser: absolute relevance is thousands of times the score
 EPSILON, PLUS = composites.epsilon(1e-9, bias=False), composites.z_plus(bias=False)
@@ -38,6 +38,11 @@ def total(maps):
 def zennit():
     pytest.importorskip("torch", reason="zennit needs torch==2.13.0")
     return networks.zennit() or pytest.skip("the peer is zennit==0.5.1")
+
+
+@jax.jit
+def _forward(model, x):
+    return model(x)
 
 
 def in_double(tree):
@@ -136,14 +141,27 @@ def scan(shared):
 
 
 @pytest.fixture(scope="module")
-def features(shared, scan):
-    """What the first two blocks of fold 0 make of a real scan."""
-    return jax.jit(lower(ad_network(shared, 0).split.head))(scan)
+def folds(shared):
+    """The five published networks."""
+    pytest.importorskip("torch", reason="the published weights are PyTorch files; torch==2.13.0 reads them")
+    return [whole_ad_network(shared, fold) for fold in range(5)]
 
 
-def test_ad_network_at_full_size(shared, scan):
+@pytest.fixture(scope="module")
+def tails(folds, scan):
+    """What each makes of the features behind its second block; weights are all that differs, compiled once."""
+    return [jaxsal.split(model, scan, "leaky2").tail for model in folds]
+
+
+@pytest.fixture(scope="module")
+def features(folds, scan):
+    """What the first two blocks of fold 0 make of a real scan: an image for the tail of any fold."""
+    return jax.jit(lower(jaxsal.split(folds[0], scan, "leaky2").head))(scan)
+
+
+def test_ad_network_at_full_size(shared, folds, scan):
     """The same score as in PyTorch, and relevance without bias sums to it."""
-    model, peer = whole_ad_network(shared, 0), torch_ad_network(shared, 0)
+    model, peer = folds[0], torch_ad_network(shared, 0)
     expected = twins(model, scan, peer).peer(to_torch(scan)).numpy()
     # of what comes to the air, by shifts of BatchNorm, no product of voxels and weights can take any
     report = jaxsal.conservation(model, scan, composite=dataclasses.replace(PLUS, first=rules.flat()))
@@ -151,30 +169,30 @@ def test_ad_network_at_full_size(shared, scan):
     np.testing.assert_allclose(total(report.map), report.score, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fold", [0, 3])
-def test_ad_relevance_sums_to_the_output(shared, features, fold):
-    # features of one fold are an image for the tail of any other
-    tail = ad_network(shared, fold).split.tail
-    score = np.asarray(tail(features))[:, 0]
-    for composite in (EPSILON, PLUS):
-        np.testing.assert_allclose(total(jaxsal.lrp(tail, features, composite=composite)), score, rtol=1e-4)
+@pytest.mark.parametrize("fold", range(5))
+def test_ad_relevance_sums_to_the_output(tails, features, fold):
+    """By rules without bias, of the published network and of the one without biases."""
+    for tail in (tails[fold], without_biases(tails[fold])):
+        score = np.asarray(_forward(tail, features))[:, 0]
+        for composite in (EPSILON, PLUS):
+            np.testing.assert_allclose(total(jaxsal.lrp(tail, features, composite=composite)), score, rtol=1e-4)
 
 
-def test_ad_relevance_sums_to_the_output_in_double_precision(shared, features, x64):
-    tail, features = in_double(ad_network(shared, 0).split.tail), in_double(features)
+def test_ad_relevance_sums_to_the_output_in_double_precision(tails, features, x64):
+    tail, features = in_double(tails[0]), in_double(features)
     exact = composites.epsilon(1e-14, bias=False)
     found = total(jaxsal.lrp(tail, features, composite=exact))
     np.testing.assert_allclose(found, np.asarray(tail(features))[:, 0], rtol=1e-8)
 
 
-def test_ad_relevance_is_zennits(zennit, shared, features):
-    both = twins(ad_network(shared, 0).split.tail, features, torch_ad_network(shared, 0, first=2))
+def test_ad_relevance_is_zennits(zennit, shared, tails, features):
+    both = twins(tails[0], features, torch_ad_network(shared, 0, first=2))
     found, expected = jaxsal.lrp(both.model, features), zennit_epsilon_plus(both.peer, both.image, 0)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_ad_integrated_gradients_are_complete(shared, features):
-    tail = ad_network(shared, 0).split.tail
-    maps = jaxsal.integrated_gradients(tail, features, steps=100)
-    report = jaxsal.completeness(tail, features, maps)
+@pytest.mark.parametrize("fold", range(5))
+def test_ad_integrated_gradients_are_complete(tails, features, fold):
+    maps = jaxsal.integrated_gradients(tails[fold], features, steps=100)
+    report = jaxsal.completeness(tails[fold], features, maps)
     assert np.abs(report.error / report.difference).max() < 0.01
