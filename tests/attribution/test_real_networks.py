@@ -11,6 +11,7 @@ import pytest
 import jaxsal
 from jaxsal import composites, rules
 from jaxsal.attribution import pull
+from jaxsal.attribution.quadrature import midpoint
 from jaxsal.engine.lower import lower
 from jaxsal.engine.rewire import rewire
 from tests.attribution import real_networks as networks
@@ -41,8 +42,8 @@ def zennit():
 
 
 @jax.jit
-def _forward(model, x):
-    return model(x)
+def _lowered(model, x):
+    return lower(model)(x)
 
 
 def in_double(tree):
@@ -125,10 +126,20 @@ def test_resnet_relevance_sums_to_the_output_in_double_precision(resnet, image):
 
 
 def test_resnet_integrated_gradients_are_complete(resnet, image):
-    # with biases, the gradient of random weights jumps so often on the way from black that 200 steps are not enough
+    # without biases the gradient is one all the way from black
     model = without_biases(resnet)
     maps = jaxsal.integrated_gradients(model, image, 3, steps=5)
     report = jaxsal.completeness(model, image, maps, 3)
+    assert np.abs(report.error / report.difference).max() < 0.01
+
+
+def test_resnet_integrated_gradients_with_biases_are_complete(resnet):
+    # with biases that of random weights jumps so often that it takes thousands of steps, here on a small image
+    image = networks.smooth_noise(0, 1, 16)
+    change = np.asarray(_lowered(resnet, image) - _lowered(resnet, jnp.zeros_like(image)))[0]
+    most = int(np.abs(change).argmax())
+    maps = jaxsal.integrated_gradients(resnet, image, most, steps=4000, rule=midpoint, batch_size=100)
+    report = jaxsal.completeness(resnet, image, maps, most)
     assert np.abs(report.error / report.difference).max() < 0.01
 
 
@@ -156,7 +167,7 @@ def tails(folds, scan):
 @pytest.fixture(scope="module")
 def features(folds, scan):
     """What the first two blocks of fold 0 make of a real scan: an image for the tail of any fold."""
-    return jax.jit(lower(jaxsal.split(folds[0], scan, "leaky2").head))(scan)
+    return _lowered(jaxsal.split(folds[0], scan, "leaky2").head, scan)
 
 
 def test_ad_network_at_full_size(shared, folds, scan):
@@ -173,7 +184,7 @@ def test_ad_network_at_full_size(shared, folds, scan):
 def test_ad_relevance_sums_to_the_output(tails, features, fold):
     """By rules without bias, of the published network and of the one without biases."""
     for tail in (tails[fold], without_biases(tails[fold])):
-        score = np.asarray(_forward(tail, features))[:, 0]
+        score = np.asarray(_lowered(tail, features))[:, 0]
         for composite in (EPSILON, PLUS):
             np.testing.assert_allclose(total(jaxsal.lrp(tail, features, composite=composite)), score, rtol=1e-4)
 
@@ -191,8 +202,17 @@ def test_ad_relevance_is_zennits(zennit, shared, tails, features):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_ad_integrated_gradients_are_complete(tails, features):
+    maps = jaxsal.integrated_gradients(tails[0], features, steps=100)
+    report = jaxsal.completeness(tails[0], features, maps)
+    assert np.abs(report.error / report.difference).max() < 0.01
+
+
 @pytest.mark.parametrize("fold", range(5))
-def test_ad_integrated_gradients_are_complete(tails, features, fold):
-    maps = jaxsal.integrated_gradients(tails[fold], features, steps=100)
-    report = jaxsal.completeness(tails[fold], features, maps)
+def test_ad_integrated_gradients_of_every_fold_are_complete(folds, scan, fold):
+    """From what each fold's own first three blocks make of a real scan; fifty steps are off by up to 5 %."""
+    head, tail = jaxsal.split(folds[fold], scan, "leaky3")
+    features = _lowered(head, scan)
+    maps = jaxsal.integrated_gradients(tail, features, steps=200)
+    report = jaxsal.completeness(tail, features, maps)
     assert np.abs(report.error / report.difference).max() < 0.01
