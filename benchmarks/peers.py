@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from jaxsal import zoo
+from tests.attribution.real_networks import outputs_first
 from tests.peers import load_smocam_torch, to_torch
 
 
@@ -79,8 +81,8 @@ def run_peer(
     return PeerRun(*(a.detach().numpy() for a in found))
 
 
-def torch_tail(model: zoo.MorphometryVGG, blocks: Any, first: int, pooled: bool) -> Callable[[Any], Any]:
-    """The layers of a network behind the ReLU of a block, with channels-first features.
+def torch_tail(model: zoo.MorphometryVGG, blocks: Any, first: int, pooled: bool) -> nn.Sequential:
+    """The layers of a network behind the ReLU of a block, by their names, with channels-first features.
 
     Args:
         model: the network, of three spatial axes, in evaluation mode.
@@ -88,29 +90,46 @@ def torch_tail(model: zoo.MorphometryVGG, blocks: Any, first: int, pooled: bool)
         first: block whose ReLU gives the features, counted from 1.
         pooled: whether that block pools after its ReLU.
     """
-    weights = {name: torch.from_numpy(np.array(value)) for name, value in zoo.weights(model).items()}
-    kernels = {i: weights[f"conv{i}.kernel"].permute(4, 3, 0, 1, 2).contiguous() for i in range(1, len(blocks) + 1)}
-    dense = sorted(name.removesuffix(".kernel") for name in weights if name.startswith("dense") and "kernel" in name)
+    state = {name.replace("kernel", "weight"): outputs_first(value) for name, value in zoo.weights(model).items()}
+    layers = nn.Sequential()
 
-    def pool(h: Any, block: zoo.ConvBlock) -> Any:
-        return F.max_pool3d(h, block.pool, block.pool_stride) if block.pool > 1 else h
+    def pool(i: int, block: zoo.ConvBlock) -> None:
+        if block.pool > 1:
+            layers.add_module(f"pool{i}", nn.MaxPool3d(block.pool, block.pool_stride))
 
-    def tail(h: Any) -> Any:
-        if pooled:
-            h = pool(h, blocks[first - 1])
-        for i, block in enumerate(blocks[first:], start=first + 1):
-            pads = [p for n in reversed(h.shape[2:]) for p in _same(n, block.kernel, block.stride)]
-            h = F.conv3d(F.pad(h, pads), kernels[i], weights.get(f"conv{i}.bias"), stride=block.stride)
-            h = pool(torch.relu(h), block)
-        h = h.permute(0, 2, 3, 4, 1).flatten(1)
-        for i, name in enumerate(dense):
-            h = h @ weights[f"{name}.kernel"] + weights[f"{name}.bias"]
-            h = torch.relu(h) if i < len(dense) - 1 else h
-        return h @ weights["output.kernel"] + weights["output.bias"]
+    if pooled:
+        pool(first, blocks[first - 1])
+    for i, block in enumerate(blocks[first:], start=first + 1):
+        before = state[f"conv{i}.weight"].shape[1]
+        layers.add_module(f"same{i}", _Same(block.kernel, block.stride))
+        layers.add_module(f"conv{i}", nn.Conv3d(before, block.width, block.kernel, block.stride, bias=block.bias))
+        layers.add_module(f"relu{i}", nn.ReLU())
+        pool(i, block)
+    layers.add_module("flatten", _Flatten())
+    dense = sorted(name.removesuffix(".weight") for name in state if name.startswith("dense") and "weight" in name)
+    for i, name in enumerate([*dense, "output"], start=1):
+        after, before = state[f"{name}.weight"].shape
+        layers.add_module(name, nn.Linear(before, after))
+        if i < len(dense):
+            layers.add_module(f"relu{len(blocks) + i}", nn.ReLU())
+    layers.load_state_dict({name: torch.from_numpy(state[name]) for name in layers.state_dict()})
+    return layers.requires_grad_(False).eval()
 
-    return tail
+
+class _Same(nn.Module):
+    """Padding that JAX calls 'same': where it is odd, the larger part lies behind."""
+
+    def __init__(self, kernel: int, stride: int):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, h: Any) -> Any:
+        missing = [max((-(-n // self.stride) - 1) * self.stride + self.kernel - n, 0) for n in reversed(h.shape[2:])]
+        return F.pad(h, [part for n in missing for part in (n // 2, n - n // 2)])
 
 
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return missing // 2, missing - missing // 2
+class _Flatten(nn.Module):
+    """Channels last, as the weights behind it are ordered."""
+
+    def forward(self, h: Any) -> Any:
+        return h.permute(0, 2, 3, 4, 1).flatten(1)

@@ -2,13 +2,14 @@
 
 ``python -m pytest benchmarks/test_attribution.py --benchmark-only -s``: a row for jaxsal and one for the peer, in one
 run, and the ratio of their medians; compilation stands beside. ``-k resnet`` (``adnet``, ``outputs``) takes one.
-Maps are compared too. The AD-spectrum network needs the real data beside the repository.
+Maps are compared too; of integrated gradients it is told how far their sums are from the change of the score. The
+AD-spectrum network needs the real data beside the repository.
 """
 
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from flax import nnx
 
 import jaxsal
 from jaxsal import zoo
+from jaxsal.model import Model
 from tests.attribution import real_networks as networks
 
 torch = pytest.importorskip("torch", reason="the peers need torch==2.13.0")
@@ -102,44 +104,142 @@ def theirs(method: str, at: networks.Twins) -> Callable[[], np.ndarray]:
 def test_maps(benchmark, both, method: str, way: str):
     name, at = both
     benchmark.group = f"{name}, {method}"
-    timed(benchmark, way, (ours if way == "jaxsal" else theirs)(method, at), rounds=ROUNDS.get(method, 5))
+    found = timed(benchmark, way, (ours if way == "jaxsal" else theirs)(method, at), rounds=ROUNDS.get(method, 5))
+    if method == "integrated gradients":
+        report = jaxsal.completeness(at.model, at.x, jax.numpy.asarray(found), np.arange(len(at.x)))
+        residual = np.abs(np.asarray(report.error / report.difference))
+        benchmark.extra_info["residual"] = residual.tolist()
+        print(f"\n{benchmark.group}: {way}, sums off by {np.round(100 * residual, 2).tolist()} % of the change")
+
+
+class Network(NamedTuple):
+    """A network of many outputs and an image in both frameworks.
+
+    Attributes:
+        model: in JAX.
+        x: ``[1, *space, 1]``.
+        split: of the model, at :data:`LAYER`.
+        peer: in PyTorch, its modules by the model's names of layers.
+        image: ``[1, 1, *space]``.
+    """
+
+    model: Model
+    x: jax.Array
+    split: jaxsal.Split
+    peer: Any
+    image: Any
+
+    def features(self) -> jax.Array:
+        """What the layer gives."""
+        return run(self.split.head, self.x)
+
+    @property
+    def layer(self) -> Any:
+        """The peer's."""
+        return self.peer.get_submodule(LAYER)
+
+
+class Method(NamedTuple):
+    """The same of both.
+
+    Attributes:
+        ours: maps of all outputs.
+        theirs: ``(image, output) -> map``, of one.
+    """
+
+    ours: Callable[[Network], jax.Array]
+    theirs: Callable[[Network], Callable[[Any, int], np.ndarray]]
+
+
+def as_it_is(x: jax.Array) -> jax.Array:
+    return x
+
+
+@jax.jit
+def run(model: Model, x: jax.Array) -> jax.Array:
+    return jaxsal.lower(model)(x)
+
+
+def captums(method: Callable[[Network], Any], **options: Any) -> Callable[[Network], Callable[[Any, int], np.ndarray]]:
+    """A method of captum for one output after the other."""
+
+    def one_of(at: Network) -> Callable[[Any, int], np.ndarray]:
+        attribute = method(at).attribute
+        return lambda image, k: networks.from_torch(attribute(image.clone().requires_grad_(), target=k, **options))
+
+    return one_of
+
+
+def zennits(at: Network) -> Callable[[Any, int], np.ndarray]:
+    """Relevance of one output after the other."""
+    if networks.zennit() is None:
+        pytest.skip("the peer is zennit==0.5.1")
+    return lambda image, k: networks.zennit_epsilon_plus(at.peer, image, [k])
+
+
+# in the middle of the shipped network
+LAYER = "relu3"
+ALL_OUTPUTS = {
+    "saliency": Method(
+        lambda at: jaxsal.saliency(at.model, at.x, outputs="all"),
+        captums(lambda at: captum.Saliency(at.peer), abs=False),
+    ),
+    "guided backprop": Method(
+        lambda at: jaxsal.guided_backprop(at.model, at.x, outputs="all"),
+        captums(lambda at: captum.GuidedBackprop(at.peer)),
+    ),
+    "epsilon-plus": Method(lambda at: jaxsal.lrp(at.model, at.x, outputs="all"), zennits),
+    "DeepLIFT": Method(
+        lambda at: jaxsal.deep_lift(at.model, at.x, outputs="all"),
+        captums(lambda at: captum.DeepLift(at.peer)),
+    ),
+    # on the layer's grid, as captum's: features are images of the tail
+    "Grad-CAM": Method(
+        lambda at: jaxsal.grad_cam(jaxsal.Split(as_it_is, at.split.tail), at.features(), outputs="all"),
+        captums(lambda at: captum.LayerGradCam(at.peer, at.layer)),
+    ),
+    "gradient x activation": Method(
+        lambda at: jaxsal.input_x_gradient(at.split.tail, at.features(), outputs="all"),
+        captums(lambda at: captum.LayerGradientXActivation(at.peer, at.layer)),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def morphometry():
-    """The shipped network's layers with 29 outputs, and a function of PyTorch."""
+    """The shipped network's layers with 29 outputs."""
     loaded = jaxsal.load_model("morphometry-2mm")
     record = loaded.record
     blocks = [zoo.ConvBlock(*block) for block in record.config["blocks"]]
     model = zoo.MorphometryVGG(OUTPUTS, shape=record.input.shape, **record.config, rngs=nnx.Rngs(0))
     model.eval()
     x = jax.random.uniform(jax.random.key(0), (1, *record.input.shape, 1))
-    yield model, x, torch_tail(model, blocks, 0, pooled=False)
+    peer = torch_tail(model, blocks, 0, pooled=False)
+    yield Network(model, x, jaxsal.split(model, x, LAYER), peer, networks.to_torch(x))
     maps.clear()
 
 
-@pytest.mark.parametrize("way", ["peer", "jaxsal", "jaxsal, one at a time"])
-def test_all_outputs(benchmark, morphometry, way: str):
-    model, x, peer = morphometry
-    benchmark.group = f"saliency of {OUTPUTS} outputs"
+@pytest.mark.parametrize("way", ["peer", "jaxsal"])
+@pytest.mark.parametrize("method", ALL_OUTPUTS)
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU", "ignore:Full backward hook is firing")
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
+def test_all_outputs(benchmark, morphometry, method: str, way: str):
+    benchmark.group = f"{method} of {OUTPUTS} outputs"
+    one_of, all_of = ALL_OUTPUTS[method].theirs, ALL_OUTPUTS[method].ours
 
     def one_by_one() -> np.ndarray:
-        image = networks.to_torch(x)
-        method = captum.Saliency(peer)
-        found = [method.attribute(image.clone().requires_grad_(), target=k, abs=False) for k in range(OUTPUTS)]
-        return np.stack([networks.from_torch(each) for each in found])
+        each = one_of(morphometry)
+        return np.stack([each(morphometry.image, k) for k in range(OUTPUTS)])
 
-    # every output's backward pass after the other keeps to the cache; the forward pass is run once all the same
-    batch_size = 1 if "one" in way else None
-
-    def at_once() -> jax.Array:
-        return jaxsal.saliency(model, x, outputs="all", batch_size=batch_size)
-
-    timed(benchmark, way, one_by_one if way == "peer" else at_once, rounds=5)
+    timed(benchmark, way, one_by_one if way == "peer" else lambda: all_of(morphometry), rounds=5)
 
 
-def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> None:
-    """Time a call, note its first one's surplus as compilation, and compare its maps with those of the peer."""
+def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> np.ndarray:
+    """Time a call, note its first one's surplus as compilation, and compare its maps with those of the peer.
+
+    Returns:
+        What it gave.
+    """
     began = time.perf_counter()
     first = np.asarray(run())
     first_call = time.perf_counter() - began
@@ -147,7 +247,7 @@ def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> None
     median = benchmark.stats.stats.median
     if way == "peer":
         maps[benchmark.group] = first, median
-        return
+        return first
     benchmark.extra_info["compilation"] = max(first_call - median, 0)
     if benchmark.group in maps:
         expected, peer = maps[benchmark.group]
@@ -159,6 +259,7 @@ def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> None
         )
         # where two values of a pool or a ReLU's argument and 0 differ by rounding, either may win
         assert same > 0.99
+    return first
 
 
 maps: dict[str, tuple[np.ndarray, float]] = {}

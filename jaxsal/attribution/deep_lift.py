@@ -1,7 +1,9 @@
 """DeepLIFT: how much of an output's change from a reference image each voxel makes."""
 
 import functools
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,25 @@ from jaxsal.attribution import composites, revealing, rules
 from jaxsal.attribution.paths import checked_baseline
 from jaxsal.attribution.pulling import Choice, Outputs, Target, choose, pull
 from jaxsal.engine.rewire import rewire
+from jaxsal.engine.sites import Composite, constant, hand_over
 from jaxsal.model import Model, as_pytree
+
+
+class Lanes(NamedTuple):
+    """How a network runs for an image and its reference beside each other, every operation seeing both.
+
+    Attributes:
+        composite: rules, which read the other lanes' values.
+        axis: name of the lanes' axis, by which they are found whatever the network does with a batch.
+        of: ``x[b, *space, c], reference -> [n, b, *space, c]``; what comes back to ``x`` are contributions, multipliers
+            times what they multiply.
+        image: ``[n, b, k] -> y[b, k]``, the image's own output.
+    """
+
+    composite: Composite
+    axis: str
+    of: Callable[[jax.Array, jax.Array], jax.Array]
+    image: Callable[[jax.Array], jax.Array]
 
 
 def deep_lift(
@@ -58,38 +78,7 @@ def deep_lift(
         [1.5, 2.5]
     """
     choice = choose(model, x, target, outputs)
-    return _deep_lift(as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
-
-
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _deep_lift(model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None) -> jax.Array:
-    return lifted(model, x, baseline, choice, batch_size=batch_size)
-
-
-def lifted(
-    model: Model,
-    x: jax.Array,
-    baseline: jax.Array,
-    target: Target | Choice = None,
-    *,
-    outputs: Outputs = None,
-    batch_size: int | None = None,
-) -> jax.Array:
-    """:func:`deep_lift` without checks, for use in a compiled program.
-
-    Args:
-        model: as for :func:`deep_lift`.
-        x: ``[b, *space, c]``.
-        baseline: broadcasts to ``x``.
-        target: as for :func:`jaxsal.attribution.pull`.
-        outputs: as for :func:`jaxsal.attribution.pull`.
-        batch_size: outputs at once; None takes one on a CPU, elsewhere all.
-    """
-    reference = jnp.broadcast_to(baseline, x.shape)
-    # an axis of their own, by which every activation finds the other one's value whatever the network does with a batch
-    both = jax.vmap(rewire(model, composites.deep_lift()), axis_name=rules.PAIR)
-    multipliers = pull(lambda x: both(jnp.stack([x, reference]))[0], x, target, outputs=outputs, batch_size=batch_size)
-    return multipliers * jnp.broadcast_to(x - reference, multipliers.shape)
+    return _contributions(RESCALE, as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
 
 
 def reveal_cancel(
@@ -142,32 +131,21 @@ def reveal_cancel(
         ([1.5, 1.5], [0.0, 3.0])
     """
     choice = choose(model, x, target, outputs)
-    return _reveal_cancel(as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
+    return _contributions(REVEAL_CANCEL, as_pytree(model), x, choice, checked_baseline(baseline, x), batch_size)
 
 
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _reveal_cancel(
-    model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None
+def _pair(x: jax.Array, reference: jax.Array) -> jax.Array:
+    return jnp.stack([hand_over(constant(x - reference) * x, x), reference])
+
+
+RESCALE = Lanes(composites.deep_lift(), rules.PAIR, _pair, operator.itemgetter(0))
+REVEAL_CANCEL = Lanes(revealing.composite, revealing.LANES, revealing.four, revealing.to_both)
+
+
+@functools.partial(jax.jit, static_argnames=("lanes", "batch_size"))
+def _contributions(
+    lanes: Lanes, model: Model, x: jax.Array, choice: Choice, baseline: jax.Array, batch_size: int | None
 ) -> jax.Array:
-    return revealed(model, x, baseline, choice, batch_size=batch_size)
-
-
-def revealed(
-    model: Model,
-    x: jax.Array,
-    baseline: jax.Array,
-    target: Target | Choice = None,
-    *,
-    outputs: Outputs = None,
-    batch_size: int | None = None,
-) -> jax.Array:
-    """:func:`reveal_cancel` without checks, for use in a compiled program; arguments as for :func:`lifted`."""
     reference = jnp.broadcast_to(baseline, x.shape)
-    lanes = jax.vmap(rewire(model, revealing.composite), axis_name=revealing.LANES)
-    return pull(
-        lambda x: revealing.to_both(lanes(revealing.four(x, reference))),
-        x,
-        target,
-        outputs=outputs,
-        batch_size=batch_size,
-    )
+    beside = jax.vmap(rewire(model, lanes.composite), axis_name=lanes.axis)
+    return pull(lambda x: lanes.image(beside(lanes.of(x, reference))), x, choice, batch_size=batch_size)

@@ -1,39 +1,41 @@
-"""Networks of real size in JAX and PyTorch, with the same weights in both."""
+"""Networks of real size of the zoo, and the same in PyTorch."""
 
-import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.tree_util import Partial
+from flax import nnx
 
+from jaxsal import zoo
 from jaxsal.attribution import blurred
+from jaxsal.converters.architectures import _filled, _inside
+from jaxsal.converters.matching import matched
+from jaxsal.converters.pairing import ad_spectrum_names, torch_pairs
+from jaxsal.converters.states import read_weights, without_prefixes
 from jaxsal.model import Model
-from tests.peers import AD_BLOCKS, ad_network, ad_weights, to_torch
+from jaxsal.zoo.resnet import RESNET50_STAGES, Bottleneck
+from tests.peers import AD_BLOCKS, ad_weights, to_torch
 
-AD_SHAPE = (182, 218, 182)
-# blocks of each stage, and the stride of its first one
-RESNET50 = ((3, 1), (4, 2), (6, 2), (3, 2))
-EXPANSION = 4
-BN_EPS = 1e-5
+Network = TypeVar("Network")
+EPSILON = 1e-5
 
 
-def whole_ad_network(shared: Path, fold: int) -> Model:
+def whole_ad_network(shared: Path, fold: int) -> zoo.ADSpectrumNet:
     """One fold of the AD-spectrum network, ``[b, 182, 218, 182, 1] -> [b, 1]``, with its published weights."""
-    split = ad_network(shared, fold).split
-    return Partial(_one_after_the_other, split.head, split.tail)
-
-
-def _one_after_the_other(head: Model, tail: Model, x: jax.Array) -> jax.Array:
-    return tail(head(x))
+    record, given = zoo.ad_spectrum_record(), {}
+    folder = shared / "weights" / "ncomms2022" / f"CNN_baseline_new_cross{fold}"
+    for part in ("backbone", "COG"):
+        (path,) = folder.glob(f"{part}_*.pth")
+        given |= {f"{part}.{name}": value for name, value in without_prefixes(read_weights(path)).items()}
+    shapes, grids = _inside(record)
+    # as convert() does, less the comparison on whole brains that it ends with
+    return _filled(record, matched(torch_pairs(shapes, ad_spectrum_names(list(shapes)), grids), shapes, given, folder))
 
 
 def torch_ad_network(shared: Path, fold: int, first: int = 0) -> Any:
@@ -64,23 +66,8 @@ def ad_scan(shared: Path, name: str = "1000") -> jax.Array:
     return jnp.asarray(np.clip(scan / scan.mean(), 0, 8))[None, ..., None]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=[])
-@dataclass(frozen=True, eq=False)
-class ResNet50:
-    """ResNet-50 (He et al. 2016), its strides in the 3 x 3 convolutions, ``[b, h, w, 3] -> [b, k]``.
-
-    Attributes:
-        weights: by the name of the layer.
-    """
-
-    weights: Mapping[str, Any]
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return _through(self.weights, x, _batch_norm)
-
-
-def resnet50(seed: int = 0, *, width: int = 64, outputs: int = 1000) -> ResNet50:
-    """A ResNet-50 of random weights.
+def resnet50(seed: int = 0, *, width: int = 64, outputs: int = 1000) -> zoo.RegressionResNet50:
+    """A ResNet-50 of random weights, ``[b, h, w, 3] -> [b, k]``.
 
     Statistics of its BatchNorms are those of smooth noise that has passed the layers before, so that values keep their
     scale through the network; scales lie between 0.5 and 1.5, shifts have a deviation of 0.2.
@@ -90,19 +77,26 @@ def resnet50(seed: int = 0, *, width: int = 64, outputs: int = 1000) -> ResNet50
         width: channels of the first convolution; 64 is ResNet-50.
         outputs: number of them.
     """
+    model = zoo.RegressionResNet50(outputs, channels=3, width=width, epsilon=EPSILON, rngs=nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda a: jnp.asarray(a, np.float32), _drawn(rng, width, outputs))
-    noise = smooth_noise(seed + 1, 4)
-    return ResNet50(jax.jit(_calibrated)(weights, noise))
+    for layer in _in_order(model):
+        for name, value in _drawn(rng, layer).items():
+            getattr(layer, name).set_value(jnp.asarray(value, np.float32))
+    # the last batch alone is what counts
+    model.set_attributes(momentum=0.0)
+    model.train()
+    nnx.jit(lambda model, x: model(x))(model, smooth_noise(seed + 1, 4))
+    model.eval()
+    return model
 
 
-def without_biases(model: ResNet50) -> ResNet50:
-    """The same with BatchNorms that only scale and a last layer without bias."""
+def without_biases(model: Network) -> Network:
+    """The same with BatchNorms that only scale and other layers without bias."""
 
     def bare(path: Any, leaf: jax.Array) -> jax.Array:
-        return jnp.zeros_like(leaf) if path[-1].key in ("shift", "mean", "bias") else leaf
+        return jnp.zeros_like(leaf) if {"bias", "mean"} & {getattr(key, "name", None) for key in path} else leaf
 
-    return ResNet50(jax.tree_util.tree_map_with_path(bare, model.weights))
+    return jax.tree_util.tree_map_with_path(bare, model)
 
 
 def smooth_noise(seed: int, count: int, size: int = 64) -> jax.Array:
@@ -111,84 +105,26 @@ def smooth_noise(seed: int, count: int, size: int = 64) -> jax.Array:
     return noise / noise.std((1, 2, 3), keepdims=True)
 
 
-def _drawn(rng: np.random.Generator, width: int, outputs: int) -> dict[str, Any]:
-    def conv(size: int, before: int, after: int) -> dict[str, np.ndarray]:
-        scale = (2 / (size * size * before)) ** 0.5
-        return {"kernel": scale * rng.standard_normal((size, size, before, after))}
-
-    def norm(count: int) -> dict[str, np.ndarray]:
-        return {
-            "scale": rng.uniform(0.5, 1.5, count),
-            "shift": 0.2 * rng.standard_normal(count),
-            "mean": np.zeros(count),
-            "var": np.ones(count),
-        }
-
-    def block(before: int, inner: int, first: bool) -> dict[str, Any]:
-        after = EXPANSION * inner
-        parts = {
-            "conv1": conv(1, before, inner), "bn1": norm(inner),
-            "conv2": conv(3, inner, inner), "bn2": norm(inner),
-            "conv3": conv(1, inner, after), "bn3": norm(after),
-        }  # fmt: skip
-        return parts | ({"conv0": conv(1, before, after), "bn0": norm(after)} if first else {})
-
-    weights: dict[str, Any] = {"conv": conv(7, 3, width), "bn": norm(width)}
-    before = width
-    for stage, (count, _) in enumerate(RESNET50):
-        inner = width * 2**stage
-        for i in range(count):
-            weights[f"block{stage + 1}_{i + 1}"] = block(before, inner, i == 0)
-            before = EXPANSION * inner
-    scale = before**-0.5
-    kernel = scale * rng.standard_normal((before, outputs))
-    return weights | {"dense": {"kernel": kernel, "bias": 0.1 * rng.standard_normal(outputs)}}
+def _in_order(model: zoo.RegressionResNet50) -> Iterator[Any]:
+    """Layers with weights, as they are computed."""
+    for _, layer in model.named_layers():
+        if isinstance(layer, Bottleneck):
+            yield from (layer.conv1, layer.bn1, layer.conv2, layer.bn2, layer.conv3, layer.bn3, *layer.downsample)
+        elif isinstance(layer, nnx.Module):
+            yield layer
 
 
-def _batch_norm(x: jax.Array, norm: Mapping[str, jax.Array], _: str) -> jax.Array:
-    per_channel = {name: value.reshape(1, 1, 1, -1) for name, value in norm.items()}
-    scale = per_channel["scale"] * lax.rsqrt(per_channel["var"] + BN_EPS)
-    return (x - per_channel["mean"]) * scale + per_channel["shift"]
+def _drawn(rng: np.random.Generator, layer: Any) -> dict[str, np.ndarray]:
+    if isinstance(layer, nnx.BatchNorm):
+        count = layer.num_features
+        return {"scale": rng.uniform(0.5, 1.5, count), "bias": 0.2 * rng.standard_normal(count)}
+    shape = layer.kernel.shape
+    if isinstance(layer, nnx.Conv):
+        return {"kernel": (2 / np.prod(shape[:-1])) ** 0.5 * rng.standard_normal(shape)}
+    return {"kernel": shape[0] ** -0.5 * rng.standard_normal(shape), "bias": 0.1 * rng.standard_normal(shape[1])}
 
 
-def _calibrated(weights: Mapping[str, Any], noise: jax.Array) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
-
-    def measured(x: jax.Array, norm: Mapping[str, jax.Array], name: str) -> jax.Array:
-        found[name] = {**norm, "mean": x.mean((0, 1, 2)), "var": x.var((0, 1, 2))}
-        return _batch_norm(x, found[name], name)
-
-    _through(weights, noise, measured)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: found.get(jax.tree_util.keystr(path[:-1]), {}).get(path[-1].key, leaf), weights
-    )
-
-
-def _through(weights: Mapping[str, Any], x: jax.Array, batch_norm: Any) -> jax.Array:
-    def normed(x: jax.Array, at: Mapping[str, Any], where: str, number: str, stride: int = 1) -> jax.Array:
-        kernel = at[f"conv{number}"]["kernel"]
-        pad = kernel.shape[0] // 2
-        dims = ("NHWC", "HWIO", "NHWC")
-        x = lax.conv_general_dilated(x, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=dims)
-        return batch_norm(x, at[f"bn{number}"], f"{where}['bn{number}']")
-
-    def block(x: jax.Array, name: str, stride: int) -> jax.Array:
-        at, where = weights[name], f"['{name}']"
-        h = jax.nn.relu(normed(x, at, where, "1"))
-        h = jax.nn.relu(normed(h, at, where, "2", stride))
-        h = normed(h, at, where, "3")
-        return jax.nn.relu(h + (normed(x, at, where, "0", stride) if "conv0" in at else x))
-
-    x = jax.nn.relu(normed(x, weights, "", "", 2))
-    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    for stage, (count, stride) in enumerate(RESNET50):
-        for i in range(count):
-            x = block(x, f"block{stage + 1}_{i + 1}", stride if i == 0 else 1)
-    dense = weights["dense"]
-    return x.mean((1, 2)) @ dense["kernel"] + dense["bias"].reshape(1, -1)
-
-
-def torch_resnet50(model: ResNet50, add: Any = None) -> Any:
+def torch_resnet50(model: zoo.RegressionResNet50, add: Any = None) -> Any:
     """The same in PyTorch, ``[b, 3, h, w] -> [b, k]``, of modules that each run once.
 
     Args:
@@ -199,49 +135,59 @@ def torch_resnet50(model: ResNet50, add: Any = None) -> Any:
     import torch
     from torch import nn
 
-    weights = model.weights
+    def conv(before: int, after: int, size: int, stride: int = 1) -> Any:
+        return nn.Conv2d(before, after, size, stride, size // 2, bias=False)
 
-    def tensor(a: jax.Array) -> Any:
-        return torch.from_numpy(np.array(a))
-
-    def normed(at: Mapping[str, Any], number: str, stride: int = 1) -> Any:
-        kernel = tensor(at[f"conv{number}"]["kernel"]).permute(3, 2, 0, 1).contiguous()
-        outs, ins, size, _ = kernel.shape
-        conv = nn.Conv2d(ins, outs, size, stride, size // 2, bias=False, dtype=kernel.dtype)
-        # added to the variance here: zennit merges a BatchNorm and leaves its eps behind
-        norm = nn.BatchNorm2d(outs, 0.0, dtype=kernel.dtype)
-        given = {**at[f"bn{number}"], "var": at[f"bn{number}"]["var"] + BN_EPS}
-        names = {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "var"}
-        conv.load_state_dict({"weight": kernel})
-        norm.load_state_dict({key: tensor(given[name]) for key, name in names.items()}, strict=False)
-        return nn.Sequential(conv, norm)
+    def norm(width: int) -> Any:
+        # added to the variance below: zennit merges a BatchNorm and leaves its eps behind
+        return nn.BatchNorm2d(width, 0.0)
 
     class Block(nn.Module):
-        def __init__(self, at: Mapping[str, Any], stride: int):
+        def __init__(self, before: int, inner: int, stride: int, project: bool):
             super().__init__()
-            self.long = nn.Sequential(
-                normed(at, "1"), nn.ReLU(), normed(at, "2", stride), nn.ReLU(), normed(at, "3")
-            )  # fmt: skip
-            self.short = normed(at, "0", stride) if "conv0" in at else nn.Identity()
+            after = 4 * inner
+            self.conv1, self.bn1, self.relu1 = conv(before, inner, 1), norm(inner), nn.ReLU()
+            self.conv2, self.bn2, self.relu2 = conv(inner, inner, 3, stride), norm(inner), nn.ReLU()
+            self.conv3, self.bn3, self.relu3 = conv(inner, after, 1), norm(after), nn.ReLU()
+            self.downsample = nn.Sequential(*[conv(before, after, 1, stride), norm(after)] if project else [])
             self.add = None if add is None else add()
-            self.relu = nn.ReLU()
 
         def forward(self, x: Any) -> Any:
-            long, short = self.long(x), self.short(x)
-            return self.relu(long + short if self.add is None else self.add(torch.stack([long, short], -1)))
+            h = self.relu1(self.bn1(self.conv1(x)))
+            h = self.bn3(self.conv3(self.relu2(self.bn2(self.conv2(h)))))
+            x = self.downsample(x)
+            return self.relu3(h + x if self.add is None else self.add(torch.stack([h, x], -1)))
 
-    blocks = [
-        Block(weights[f"block{stage + 1}_{i + 1}"], stride if i == 0 else 1)
-        for stage, (count, stride) in enumerate(RESNET50)
-        for i in range(count)
-    ]
-    kernel = tensor(weights["dense"]["kernel"])
-    dense = nn.Linear(*kernel.shape, dtype=kernel.dtype)
-    dense.load_state_dict({"weight": kernel.T, "bias": tensor(weights["dense"]["bias"])})
-    pooled = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(
-        normed(weights, "", 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *blocks, pooled, nn.Flatten(), dense
-    ).eval()  # fmt: skip
+    names = zoo.torchvision_names(model)
+    state = {names[name]: torch.from_numpy(outputs_first(value)) for name, value in zoo.weights(model).items()}
+    for name in state:
+        if name.endswith("running_var"):
+            state[name] += EPSILON
+    before = width = len(state["bn1.weight"])
+    network = nn.Sequential()
+    for name, layer in {
+        "conv1": conv(3, width, 7, 2), "bn1": norm(width), "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(3, 2, 1)
+    }.items():  # fmt: skip
+        network.add_module(name, layer)
+    for stage, count in enumerate(RESNET50_STAGES):
+        inner, blocks = width * 2**stage, nn.Sequential()
+        for i in range(count):
+            blocks.append(Block(before, inner, 2 if stage and not i else 1, not i))
+            before = 4 * inner
+        network.add_module(f"layer{stage + 1}", blocks)
+    network.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
+    network.add_module("fc", nn.Linear(before, len(state["fc.bias"])))
+    network = network.to(state["fc.bias"].dtype)
+    lacking, unknown = network.load_state_dict(state, strict=False)
+    assert not unknown
+    assert all(name.endswith("num_batches_tracked") for name in lacking)
+    return network.eval()
+
+
+def outputs_first(value: Any) -> np.ndarray:
+    """A kernel ``[*window, in, out]`` as ``[out, in, *window]``; what has one axis as it is."""
+    array = np.asarray(value)
+    return np.array(np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 1 else array)
 
 
 class Twins(NamedTuple):

@@ -9,7 +9,6 @@ import pytest
 from jax import lax
 
 from jaxsal import deep_lift
-from jaxsal.attribution.deep_lift import lifted
 from tests.attribution.residual import QUICKLY, channels_first, channels_last, image, in_torch, network
 
 
@@ -28,8 +27,8 @@ def test_as_in_captum_and_complete(rank: int):
     def everything(model, averaging, x, baseline):
         more = jax.tree_util.Partial(with_more, model)
         return (
-            lifted(averaging, x, baseline, [2, 1]),
-            lifted(more, x, baseline, outputs="all"),
+            deep_lift(averaging, x, [2, 1], baseline=baseline),
+            deep_lift(more, x, outputs="all", baseline=baseline),
             more(x) - more(baseline),
         )
 
