@@ -8,4 +8,5 @@ from .architectures import convert as convert
 from .checking import Conversion as Conversion
 from .exporting import from_torch as from_torch
 from .keras_models import from_keras as from_keras
+from .picturing import checked_on as checked_on
 from .states import read_weights as read_weights

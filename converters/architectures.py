@@ -15,7 +15,7 @@ from jaxsal.zoo.registry import build
 
 from . import mirrors
 from .building import build as build_graph
-from .checking import Compared, Conversion, compare, described, random_images
+from .checking import Conversion, Images, compare, described, pictures, random_images
 from .keras_files import read_keras
 from .keras_layers import network
 from .keras_models import flattened, from_keras
@@ -42,13 +42,19 @@ class Architecture(NamedTuple):
 def architectures() -> dict[str, Architecture]:
     """By name, as ``jaxsal convert --arch`` takes it."""
     return {
-        "keras": Architecture("any Keras model: .h5, .keras, or TensorFlow.js' model.json", from_keras),
+        "keras": Architecture("any Keras model: .h5, .keras, or TensorFlow.js' model.json", keras),
         "meshnet": Architecture("brainchop's MeshNet, 18 classes per voxel: model.json", meshnet),
         "meshnet-volumes": Architecture("the volumes of its classes as outputs: model.json", meshnet_volumes),
         "ncomms2022": Architecture("cognition score of Qiu et al. 2022: folder of a fold", ad_spectrum),
         "ncomms2022-add": Architecture("its score and the two logits of ADD: folder of a fold", ad_spectrum_with_add),
-        "resnet50": Architecture("torchvision's resnet50: .pth, .pt or .safetensors", resnet50),
-        "vgg16": Architecture("torchvision's vgg16: .pth, .pt or .safetensors", vgg16),
+        "resnet50": Architecture(
+            "torchvision's resnet50: .pth, .pt or .safetensors",
+            _torchvision(_Torchvision("RegressionResNet50", mirrors.resnet50, "conv1", "fc", "layer2_3")),
+        ),
+        "vgg16": Architecture(
+            "torchvision's vgg16: .pth, .pt or .safetensors",
+            _torchvision(_Torchvision("RegressionVGG16", mirrors.vgg16, "features.0", "classifier.6", "relu3_3")),
+        ),
     }
 
 
@@ -78,50 +84,36 @@ def convert(path: str | os.PathLike, arch: str, **options: Any) -> Conversion:
     return known[arch].convert(path, **options)
 
 
+def keras(
+    path: str | os.PathLike,
+    *,
+    name: str | None = None,
+    shape: Sequence[int] | None = None,
+    outputs: Sequence[str | zoo.Output] | None = None,
+    images: Images = (),
+    tolerance: float = 1e-4,
+) -> Conversion:
+    """Any Keras model; compared with Keras itself, where that is installed and can load the file."""
+    # first of all: it refuses what is not known, and what would be run
+    found = from_keras(path, name=name, shape=shape, outputs=outputs)
+    return _compared(found.model, found.record, mirrors.in_keras(path, found.record), images, tolerance)
+
+
 def ad_spectrum(
-    folder: str | os.PathLike, *, name: str | None = None, images: Sequence[Any] = (), tolerance: float = 1e-4
+    folder: str | os.PathLike, *, name: str | None = None, images: Images = (), tolerance: float = 1e-4
 ) -> Conversion:
     """The cognition score of Qiu et al. 2022, from the folder of one fold."""
     return _ad_spectrum(folder, zoo.ad_spectrum_record(), ("COG",), name, images, tolerance)
 
 
 def ad_spectrum_with_add(
-    folder: str | os.PathLike, *, name: str | None = None, images: Sequence[Any] = (), tolerance: float = 1e-4
+    folder: str | os.PathLike, *, name: str | None = None, images: Images = (), tolerance: float = 1e-4
 ) -> Conversion:
     """The score and the two logits of ADD, which mean something among people with dementia only."""
     return _ad_spectrum(folder, zoo.ad_spectrum_with_add_record(), ("COG", "ADD"), name, images, tolerance)
 
 
-def resnet50(
-    path: str | os.PathLike,
-    *,
-    name: str | None = None,
-    shape: Sequence[int] = (224, 224),
-    outputs: Sequence[str | zoo.Output] | None = None,
-    images: Sequence[Any] = (),
-    tolerance: float = 1e-4,
-) -> Conversion:
-    """Weights of the shape of torchvision's ``resnet50``, with any number of outputs and input channels."""
-    return _torchvision(
-        path, "RegressionResNet50", "fc", "conv1", mirrors.resnet50, name, shape, outputs, images, tolerance
-    )
-
-
-def vgg16(
-    path: str | os.PathLike,
-    *,
-    name: str | None = None,
-    shape: Sequence[int] = (224, 224),
-    outputs: Sequence[str | zoo.Output] | None = None,
-    images: Sequence[Any] = (),
-    tolerance: float = 1e-4,
-) -> Conversion:
-    """Weights of the shape of torchvision's ``vgg16``, with any number of outputs and input channels."""
-    last, first = "classifier.6", "features.0"
-    return _torchvision(path, "RegressionVGG16", last, first, mirrors.vgg16, name, shape, outputs, images, tolerance)
-
-
-def meshnet(path: str | os.PathLike, *, name: str | None = None, images: Sequence[Any] = (), tolerance: float = 1e-4):
+def meshnet(path: str | os.PathLike, *, name: str | None = None, images: Images = (), tolerance: float = 1e-4):
     """Brainchop's MeshNet from TensorFlow.js' files; compared with the file's own layers run one by one."""
     return _meshnet(path, lambda width: zoo.meshnet_record(width=width), name, images, tolerance)
 
@@ -131,7 +123,7 @@ def meshnet_volumes(
     *,
     name: str | None = None,
     structures: Sequence[str] | None = None,
-    images: Sequence[Any] = (),
+    images: Images = (),
     tolerance: float = 1e-4,
 ) -> Conversion:
     """The volumes of MeshNet's classes; what is compared is MeshNet, see :func:`meshnet`."""
@@ -148,7 +140,7 @@ def _ad_spectrum(
     record: zoo.ModelRecord,
     heads: Sequence[str],
     name: str | None,
-    images: Sequence[Any],
+    images: Images,
     tolerance: float,
 ) -> Conversion:
     folder = Path(folder)
@@ -165,46 +157,65 @@ def _ad_spectrum(
     shapes, grids = _inside(record)
     pairs = torch_pairs(shapes, ad_spectrum_names(list(shapes)), grids)
     model = _filled(record, matched(pairs, shapes, given, folder))
-    compared = _compared(model, record, mirrors.in_torch(mirrors.ad_spectrum(heads), given), images, tolerance)
-    return Conversion(model, record, *compared)
+    return _compared(model, record, mirrors.in_torch(mirrors.ad_spectrum(heads), given), images, tolerance)
 
 
-def _torchvision(
-    path: str | os.PathLike,
-    architecture: str,
-    last: str,
-    first: str,
-    network: Callable[[Mapping[str, Any], Any], Any],
-    name: str | None,
-    shape: Sequence[int],
-    outputs: Sequence[str | zoo.Output] | None,
-    images: Sequence[Any],
-    tolerance: float,
-) -> Conversion:
-    given = read_weights(path)
-    # numbers of outputs and channels are the file's; where these weights are missing they are told with the others
-    count = len(given[f"{last}.weight"]) if f"{last}.weight" in given else 1000
-    channels = given[f"{first}.weight"].shape[1] if f"{first}.weight" in given else 3
-    record = described(
-        name or Path(path).stem, architecture, {}, shape, channels, outputs, count, _LAYERS[architecture],
-        {"source": Path(path).name},
-    )  # fmt: skip
-    shapes, grids = _inside(record)
-    # of the names only: torchvision_names asks for the network
-    names = zoo.torchvision_names(_fresh(record))  # type: ignore[arg-type]
-    model = _filled(record, matched(torch_pairs(shapes, names, grids), shapes, given, path))
-    compared = _compared(model, record, mirrors.in_torch(network, given), images, tolerance)
-    return Conversion(model, record, *compared)
+class _Torchvision(NamedTuple):
+    """A network of torchvision's.
+
+    Attributes:
+        architecture: of the zoo.
+        mirror: the network in PyTorch.
+        first: its layer that reads the image.
+        last: its layer that gives the outputs.
+        layer: where masks lie.
+    """
+
+    architecture: str
+    mirror: Callable[[Mapping[str, Any], Any], Any]
+    first: str
+    last: str
+    layer: str
 
 
-_LAYERS = {"RegressionResNet50": "layer2_3", "RegressionVGG16": "relu3_3"}
+def _torchvision(network: _Torchvision) -> Callable[..., Conversion]:
+    def converted(
+        path: str | os.PathLike,
+        *,
+        name: str | None = None,
+        shape: Sequence[int] = (224, 224),
+        outputs: Sequence[str | zoo.Output] | None = None,
+        images: Images = (),
+        tolerance: float = 1e-4,
+    ) -> Conversion:
+        """Weights of the shape of torchvision's, with any number of outputs and input channels."""
+        given = read_weights(path)
+        # numbers of outputs and channels are the file's; weights that do not tell them are told with the others
+        count = _size(given, f"{network.last}.weight", 0, of=2) or 1000
+        channels = _size(given, f"{network.first}.weight", 1, of=4) or 3
+        record = described(
+            name or Path(path).stem, network.architecture, {}, shape, channels, outputs, count, network.layer,
+            {"source": Path(path).name},
+        )  # fmt: skip
+        shapes, grids = _inside(record)
+        # of the names only: torchvision_names asks for the network
+        names = zoo.torchvision_names(_fresh(record))  # type: ignore[arg-type]
+        model = _filled(record, matched(torch_pairs(shapes, names, grids), shapes, given, path))
+        return _compared(model, record, mirrors.in_torch(network.mirror, given), images, tolerance)
+
+    return converted
+
+
+def _size(given: Mapping[str, np.ndarray], name: str, axis: int, of: int) -> int | None:
+    """Length of an axis of a weight, if that is there and has so many axes."""
+    return given[name].shape[axis] if name in given and given[name].ndim == of else None
 
 
 def _meshnet(
     path: str | os.PathLike,
     record_of: Callable[[int], zoo.ModelRecord],
     name: str | None,
-    images: Sequence[Any],
+    images: Images,
     tolerance: float,
 ) -> Conversion:
     path = Path(path)
@@ -228,14 +239,20 @@ def _meshnet(
         "graph": read.graph,
         "weights": {key: {"kind": "parameter", "shape": list(a.shape), "dtype": "float32"} for key, a in flat.items()},
     }
-    source = jax.jit(build_graph(len(plain.outputs), _CROP, 1, config, flat))
-    crops = [random_images(_CROP, 1)]
-    for image in images:
-        corner = [(n - m) // 2 for n, m in zip(np.shape(image)[1:-1], _CROP, strict=True)]
-        middle = (slice(None), *(slice(c, c + m) for c, m in zip(corner, _CROP, strict=True)))
-        crops.append(np.asarray(image, np.float32)[middle])
-    compared = compare(segments, lambda x: np.asarray(source(x)), crops, tolerance, record.name)
-    return Conversion(built, record, *compared)
+
+    def source(x: np.ndarray) -> np.ndarray:
+        as_read = build_graph(len(plain.outputs), x.shape[1:-1], 1, config, flat)
+        return np.asarray(jax.jit(as_read)(x))
+
+    crops = [random_images(_CROP, 1), *(_middle(image, _CROP) for image in pictures(images, record))]
+    return Conversion(built, record, *compare(segments, source, crops, tolerance, record.name))
+
+
+def _middle(image: np.ndarray, most: Sequence[int]) -> np.ndarray:
+    """The middle of ``[b, *space, c]``, of at most so many voxels along each axis."""
+    sizes = [min(n, m) for n, m in zip(image.shape[1:-1], most, strict=True)]
+    corner = [(n - m) // 2 for n, m in zip(image.shape[1:-1], sizes, strict=True)]
+    return image[:, *(slice(c, c + m) for c, m in zip(corner, sizes, strict=True))]
 
 
 def _fresh(record: zoo.ModelRecord) -> nnx.Module:
@@ -281,10 +298,12 @@ def _filled(record: zoo.ModelRecord, weights: Mapping[str, np.ndarray]) -> nnx.M
 
 
 def _compared(
-    model: Any, record: zoo.ModelRecord, source: Any, images: Sequence[Any], tolerance: float
-) -> Compared | tuple[None, None]:
-    if source is None:
-        return None, None
+    model: Any, record: zoo.ModelRecord, source: mirrors.Source | str, images: Images, tolerance: float
+) -> Conversion:
+    """The conversion with its proof, or with the reason why there is none."""
+    if isinstance(source, str):
+        return Conversion(model, record, None, None, not_compared=source)
     noise = random_images(record.input.shape, record.input.channels, count=1)
-    pictures = [noise, *(np.asarray(image, np.float32) for image in images)]
-    return compare(model, source, pictures, tolerance, record.name)
+    return Conversion(
+        model, record, *compare(model, source, [noise, *pictures(images, record)], tolerance, record.name)
+    )

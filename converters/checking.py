@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsal.engine.lower import lower
 from jaxsal.zoo import InputSpec, ModelRecord, Output, Scaling
+
+# batches [b, *space, c] for a check, or what gives them once the network's record is known
+Images = Sequence[Any] | Callable[[ModelRecord], Sequence[Any]]
 
 
 class Conversion(NamedTuple):
@@ -20,6 +24,7 @@ class Conversion(NamedTuple):
             None where the source is weights alone, without a framework to run them in.
         scale: largest absolute output there; likewise None.
         unused: weights of the source that its network never reads, such as counters of BatchNorm.
+        not_compared: why the two were not compared, where they were not.
     """
 
     model: Any
@@ -27,6 +32,7 @@ class Conversion(NamedTuple):
     max_difference: float | None
     scale: float | None
     unused: tuple[str, ...] = ()
+    not_compared: str = ""
 
     def __repr__(self) -> str:
         proof = "not compared"
@@ -93,8 +99,31 @@ def compare(
 
 @jax.jit
 def _forward(model: Any, x: jax.Array) -> jax.Array:
-    # for all conversions: networks that differ in their weights alone are compiled once
-    return model(x)
+    # for all conversions: networks that differ in their weights alone are compiled once. As the methods of explanation
+    # run it, and in whole float32, also on devices that would round factors to fewer bits
+    with jax.default_matmul_precision("highest"):
+        return lower(lambda model, x: model(x))(model, x)
+
+
+def pictures(images: Images, record: ModelRecord) -> list[np.ndarray]:
+    """The images of a check, as arrays that a network takes.
+
+    Args:
+        images: batches ``[b, *space, c]``, or what gives them for a record.
+        record: of the network.
+
+    Raises:
+        ValueError: if one of them has no batch or channel axis, or another number of channels.
+    """
+    found = [np.asarray(image, np.float32) for image in (images(record) if callable(images) else images)]
+    rank, channels = len(record.input.shape) + 2, record.input.channels
+    for image in found:
+        if image.ndim != rank or image.shape[-1] != channels:
+            raise ValueError(
+                f"An image for the check of {record.name} has shape {image.shape}, [b, *space, c] with {rank - 2} axes "
+                f"of space and {channels} channels is needed."
+            )
+    return found
 
 
 def random_images(shape: Sequence[int], channels: int, count: int = 2, seed: int = 0) -> np.ndarray:

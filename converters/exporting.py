@@ -1,5 +1,6 @@
 """Any PyTorch module as a JAX network: exported as a graph of core operations, written as data."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,11 +35,24 @@ _KEPT = (
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
 # of these only the first result is computed
 _FIRST_ONLY = ("max_pool", "adaptive_max_pool", "max.dim", "min.dim", "native_", "_native_")
+# what says where and how values lie, not what they are
+_SETTINGS = frozenset(("layout", "device", "pin_memory", "non_blocking", "memory_format"))
 
 
 class _Stored(NamedTuple):
     kind: str
     array: np.ndarray
+
+
+class _Layout(NamedTuple):
+    """How a weight is stored: as it is, as a ``"kernel"`` or as the matrix of a ``"dense"`` layer."""
+
+    kind: str = ""
+    transposed: bool = False
+    groups: int = 1
+
+
+_PLAIN = _Layout()
 
 
 def from_torch(
@@ -76,8 +90,11 @@ def from_torch(
     """
     import torch
 
-    name = name or type(module).__name__
+    name, origin = name or type(module).__name__, {"source": f"PyTorch {torch.__version__}, {type(module).__name__}"}
     _check_mode(module)
+    if small := _small_dtypes(module):
+        # 16 bits would round every value on its way, each framework in its own manner
+        module, origin = copy.deepcopy(module).float(), origin | {"weights": f"{', '.join(small)}, as float32"}
     sample = _tensor(module, example)
     program = _exported(module, sample, name)
     graph, weights, unused = _translated(program, name)
@@ -87,17 +104,16 @@ def from_torch(
     def source(image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             out = module(_tensor(module, image))
-        return np.moveaxis(out.cpu().numpy(), 1, -1) if out.ndim > 2 else out.cpu().numpy()
+        return np.moveaxis(_numpy(out), 1, -1) if out.ndim > 2 else _numpy(out)
 
-    first = np.moveaxis(sample.cpu().numpy(), 1, -1)
+    first = np.moveaxis(_numpy(sample), 1, -1)
     count = source(first[:1]).shape[-1]
     model = build(count, shape, channels, config, {path: weight.array for path, weight in weights.items()})
     compared = compare(
         model, source, [random_images(shape, channels), first, *map(np.asarray, images)], tolerance, name
     )
     record = described(
-        name, "Graph", config, shape, channels, outputs, count, default_layer(model, shape, channels),
-        {"source": f"PyTorch {torch.__version__}, {type(module).__name__}"},
+        name, "Graph", config, shape, channels, outputs, count, default_layer(model, shape, channels), origin
     )  # fmt: skip
     return Conversion(model, record, *compared, unused)
 
@@ -109,6 +125,20 @@ def _check_mode(module: "torch.nn.Module") -> None:
             f"The network is in training mode ({', '.join(training[:3])}{' and more' if len(training) > 3 else ''}): "
             "dropout and BatchNorm would not do what they do when it predicts. Call module.eval() first."
         )
+
+
+def _small_dtypes(module: "torch.nn.Module") -> list[str]:
+    """Those of weights that have fewer than 32 bits."""
+    weights = [*module.parameters(), *module.buffers()]
+    return sorted({str(w.dtype).removeprefix("torch.") for w in weights if _is_small(w)})
+
+
+def _is_small(tensor: "torch.Tensor") -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
+
+
+def _numpy(tensor: "torch.Tensor") -> np.ndarray:
+    return (tensor.float() if _is_small(tensor) else tensor).detach().cpu().numpy()
 
 
 def _tensor(module: "torch.nn.Module", example: Any) -> "torch.Tensor":
@@ -155,23 +185,26 @@ def _translated(program: Any, name: str) -> tuple[dict[str, Any], dict[str, _Sto
     found = [node for node in found if not _op(node).startswith(_ASSERTIONS)]
     _check_operations(found, name)
     image, output, paths = _signature(program, name)
-    kernels, dense = _kernels(found, paths)
+    _check_weights(found, paths)
     tags = layer_tags(found, output)
     arrays = {**dict(program.state_dict), **dict(program.constants)}
     used: dict[str, _Stored] = {}
 
-    def operand(value: Any) -> Any:
+    stored: dict[tuple[str, _Layout], str] = {}
+
+    def operand(value: Any, layout: _Layout = _PLAIN) -> Any:
         import torch
 
         if isinstance(value, torch.fx.Node):
             if value.name not in paths:
                 return {"node": value.name}
             kind, path = paths[value.name]
-            if path not in used:
-                array = arrays[path].detach().cpu()
-                array = array.float() if array.dtype in (torch.float16, torch.bfloat16) else array
-                used[path] = _Stored(kind, _laid(array.numpy(), kernels.get(value.name), value.name in dense))
-            return {"weight": path}
+            if (path, layout) not in stored:
+                # a weight that several operations use is stored once for each way in which they take it
+                ways = sum(each == path for each, _ in stored)
+                stored[path, layout] = f"{path}@{ways}" if ways else path
+                used[stored[path, layout]] = _Stored(kind, _laid(_numpy(arrays[path]), layout))
+            return {"weight": stored[path, layout]}
         if isinstance(value, list | tuple):
             return [operand(each) for each in value]
         if isinstance(value, torch.dtype):
@@ -184,14 +217,14 @@ def _translated(program: Any, name: str) -> tuple[dict[str, Any], dict[str, _Sto
         Node(
             node.name,
             _op(node),
-            tuple(operand(arg) for arg in node.args),
-            tuple((key, operand(arg)) for key, arg in node.kwargs.items() if operand(arg) is not None),
+            tuple(operand(arg, _layout(node) if i == 1 else _PLAIN) for i, arg in enumerate(node.args)),
+            tuple((key, operand(arg)) for key, arg in node.kwargs.items() if arg is not None and key not in _SETTINGS),
             tags.get(node.name, ()),
         )
         for node in found
     ]
     graph = write("aten", image, nodes, operand(output))
-    unused = tuple(sorted(set(arrays) - used.keys()))
+    unused = tuple(sorted(set(arrays) - {path for path, _ in stored}))
     return graph, used, unused
 
 
@@ -207,15 +240,17 @@ def _op(node: Any) -> str:
 def _check_operations(nodes: Sequence[Any], name: str) -> None:
     table = rules()
     missing = [node for node in nodes if rule_of(table, _op(node)) is None]
+    random = [node for node in nodes if "dropout" in _op(node) and len(node.args) > 2 and node.args[2]]
     seconds = [
         node
         for node in nodes
         if _op(node) == "operator.getitem" and node.args[1] != 0 and _op(node.args[0]).startswith(_FIRST_ONLY)
     ]
-    if not missing and not seconds:
+    if not missing and not seconds and not random:
         return
     lines = [f"  {_op(node)} at {_place(node)}" for node in missing]
     lines += [f"  result {node.args[1]} of {_op(node.args[0])} at {_place(node.args[0])}" for node in seconds]
+    lines += [f"  {_op(node)} at {_place(node)}, which draws numbers whenever the network predicts" for node in random]
     raise NotImplementedError(
         f"{name} uses operations of PyTorch that have no rule in JAX:\n" + "\n".join(dict.fromkeys(lines)) + "\n"
         "Write these lines with other operations, or give a part of the network without them; rules are in "
@@ -258,31 +293,30 @@ def _signature(program: Any, name: str) -> tuple[str, Any, dict[str, tuple[str, 
     return images[0], result[0], paths
 
 
-def _kernels(nodes: Sequence[Any], paths: Mapping[str, Any]) -> tuple[dict[str, tuple[bool, int]], set[str]]:
-    """Weights to be stored as JAX wants them: kernels, with whether they are transposed and groups, and matrices."""
-    kernels: dict[str, tuple[bool, int]] = {}
-    dense: set[str] = set()
+def _layout(node: Any) -> _Layout:
+    """How JAX wants the weight of an operation, its second operand."""
+    op = _op(node)
+    if op.startswith("linear."):
+        return _Layout("dense")
+    if op.startswith("convolution."):
+        transposed = bool(node.args[6])
+        return _Layout("kernel", transposed, int(node.args[8]) if transposed else 1)
+    return _PLAIN
+
+
+def _check_weights(nodes: Sequence[Any], paths: Mapping[str, Any]) -> None:
     for node in nodes:
-        op = _op(node)
-        if op.startswith(("convolution.", "linear.")):
-            weight = node.args[1]
-            if weight.name not in paths or any(_op(user) != op or user.args[1] is not weight for user in weight.users):
-                raise NotImplementedError(
-                    f"The weights of {op} at {_place(node)} are computed, or used by other operations too: give them "
-                    "as a parameter of the layer (torch.nn.utils.parametrize.remove_parametrizations, or "
-                    "torch.nn.utils.remove_weight_norm)."
-                )
-            if op.startswith("linear."):
-                dense.add(weight.name)
-            else:
-                kernels[weight.name] = (bool(node.args[6]), int(node.args[8]))
-    return kernels, dense
+        if _layout(node) is not _PLAIN and node.args[1].name not in paths:
+            raise NotImplementedError(
+                f"The weights of {_op(node)} at {_place(node)} are computed: give them as a parameter of the layer "
+                "(torch.nn.utils.parametrize.remove_parametrizations, or torch.nn.utils.remove_weight_norm)."
+            )
 
 
-def _laid(array: np.ndarray, kernel: tuple[bool, int] | None, dense: bool) -> np.ndarray:
-    if kernel is not None:
-        return np.ascontiguousarray(stored_kernel(array, *kernel))  # type: ignore[arg-type]
-    if dense:
+def _laid(array: np.ndarray, layout: _Layout) -> np.ndarray:
+    if layout.kind == "kernel":
+        return np.ascontiguousarray(stored_kernel(array, layout.transposed, layout.groups))  # type: ignore[arg-type]
+    if layout.kind == "dense":
         return np.ascontiguousarray(stored_weight(array))  # type: ignore[arg-type]
     return array
 

@@ -1,26 +1,91 @@
-"""Networks of the zoo as PyTorch computes them from the same files, to compare with."""
+"""Networks as the frameworks that they come from compute them, from the same files, to compare with."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+
+from jaxsal.zoo import ModelRecord
+
+from .keras_files import read_keras
 
 Source = Callable[[np.ndarray], np.ndarray]
 
 
-def in_torch(network: Callable[[Mapping[str, Any], Any], Any], weights: Mapping[str, np.ndarray]) -> Source | None:
-    """A network ``(weights, x[b, c, *space]) -> y`` for images with channels last; None without PyTorch."""
+def in_torch(network: Callable[[Mapping[str, Any], Any], Any], weights: Mapping[str, np.ndarray]) -> Source | str:
+    """A network ``(weights, x[b, c, *space]) -> y`` for images with channels last, or why there is none.
+
+    Weights of any precision are taken in float32, as the converted network has them.
+    """
     try:
         import torch
     except ModuleNotFoundError:
-        return None
-    state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+        return "PyTorch, which would compute it, is not installed"
+    state = {
+        name: torch.from_numpy(np.array(array, np.float32 if array.dtype.kind == "f" else None))
+        for name, array in weights.items()
+    }
 
     def source(image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return network(state, torch.from_numpy(np.moveaxis(image, -1, 1).copy())).numpy()
 
     return source
+
+
+def in_keras(path: str | os.PathLike, record: ModelRecord) -> Source | str:
+    """A Keras model as Keras computes it, or why it is not asked.
+
+    Args:
+        path: the file, of layers that jaxsal knows.
+        record: of the network that it was converted to.
+    """
+    if Path(path).suffix == ".json":
+        return "Keras does not read files of TensorFlow.js"
+    if foreign := sorted(set(_named_code(read_keras(Path(path)).model))):
+        return f"the file names {', '.join(foreign)}, which Keras would look for and run"
+    # any backend will do: the one that is there for sure
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    try:
+        import keras  # pyright: ignore[reportMissingImports] - optional
+    except ImportError as error:
+        return f"Keras cannot be imported ({error})"
+    # before, files could run code even in its safe mode
+    if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12):
+        return f"Keras {keras.__version__} is too old to read a file safely, 3.12 is needed"
+
+    def source(image: np.ndarray) -> np.ndarray:
+        # of Keras on JAX no strictness is asked
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return np.asarray(model(image, training=False))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras' about itself
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        source(np.zeros((1, *record.input.shape, record.input.channels), np.float32))
+    except Exception as error:
+        return f"Keras {keras.__version__} cannot run it: {str(error).strip().partition(chr(10))[0]:.300}"
+    return source
+
+
+def _named_code(config: Any) -> Iterator[str]:
+    """What a model's description names that is not Keras' own."""
+    if isinstance(config, list):
+        for each in config:
+            yield from _named_code(each)
+    if isinstance(config, Mapping):
+        module, kind = config.get("module"), config.get("class_name")
+        if module is not None and str(module).partition(".")[0] != "keras":
+            yield f"{module}.{kind}"
+        elif kind in ("__lambda__", "Lambda"):
+            yield str(kind)
+        for each in config.values():
+            yield from _named_code(each)
 
 
 def ad_spectrum(heads: Sequence[str]) -> Callable[[Mapping[str, Any], Any], Any]:

@@ -238,7 +238,7 @@ def convert(
         typer.Argument(metavar="FILE", help="Weights: .pth, .pt, .safetensors, .h5, .keras, model.json, a folder."),
     ],
     arch: Annotated[
-        str, typer.Option("--arch", metavar="NAME", help="Network that they are of; an unknown name lists those known.")
+        str, typer.Option("--arch", metavar="NAME", help="Network that they are of; `jaxsal architectures` lists them.")
     ],
     directory: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the network.")] = Path(),
     name: Annotated[
@@ -251,11 +251,20 @@ def convert(
     outputs: Annotated[
         str | None, typer.Option("--outputs", metavar="NAME,...", help="Names of the outputs, where none are known.")
     ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images",
+            metavar="PATH",
+            help="Compare on these too: scans, arrays in .npy ([b, *space, c]), or a folder of them; repeatable.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Bring in a network trained elsewhere: FILE's weights as DIR/NAME.safetensors, compared with what they were."""
     with _errors(debug):
-        from jaxsal.converters import convert as converted  # pyright: ignore[reportMissingImports] - lies beside
+        from jaxsal.converters import checked_on  # pyright: ignore[reportMissingImports] - lies beside
+        from jaxsal.converters import convert as converted  # pyright: ignore[reportMissingImports]
         from jaxsal.progress import bar
         from jaxsal.zoo import save, weights
 
@@ -263,6 +272,7 @@ def convert(
             "name": name,
             "shape": None if shape is None else _grid(shape),
             "outputs": None if outputs is None else _names(outputs),
+            "images": None if not images else checked_on(images),
         }
         with bar(file.name) as meter:
             meter(0, 2, "converting")
@@ -277,12 +287,26 @@ def convert(
             f"{record.input.channels} channels."
         )
         if found.max_difference is None or found.scale is None:
-            typer.echo("Not compared with its source: the framework that computes it is not installed, or not known.")
+            typer.echo(f"Not compared with its source: {found.not_compared}.")
         else:
+            seen = f"on noise and {len(asked['images'].files)} images" if images else "on noise"
             typer.echo(
-                f"max |difference| from its source: {found.max_difference:.2g}, at outputs up to {found.scale:.3g}"
+                f"max |difference| from its source {seen}: {found.max_difference:.2g}, at outputs up to "
+                f"{found.scale:.3g}"
             )
         typer.echo(f"\nWritten:\n  {written}")
+
+
+@app.command()
+def architectures(debug: Debug = False) -> None:
+    """List the networks whose weights `jaxsal convert` knows."""
+    with _errors(debug):
+        from jaxsal.converters import architectures as known  # pyright: ignore[reportMissingImports] - lies beside
+
+        listed = known()
+        for name, architecture in listed.items():
+            typer.echo(f"{name:<{max(map(len, listed))}}  {architecture.about}")
+        typer.echo("\nAny module of PyTorch is converted in Python: jaxsal.converters.from_torch(module, example).")
 
 
 def _explain_one(

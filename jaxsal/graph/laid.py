@@ -32,7 +32,7 @@ class Laid(NamedTuple):
 
     def position(self, axis: int) -> int:
         """Stored position of one of PyTorch's axes, also counted from behind."""
-        return self.order.index(axis % self.ndim)
+        return self.order.index(range(self.ndim)[axis])
 
 
 def plain(array: Any) -> Laid:
@@ -89,7 +89,7 @@ def without(value: Laid, axes: Sequence[int]) -> tuple[int, ...]:
         >>> without(from_channel_last(jnp.zeros((5, 2, 3, 4))), [2])
         (0, 2, 1)
     """
-    gone = {axis % value.ndim for axis in axes}
+    gone = {range(value.ndim)[axis] for axis in axes}
     left = sorted(set(value.order) - gone)
     return tuple(left.index(axis) for axis in value.order if axis not in gone)
 

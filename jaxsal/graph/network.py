@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.graph.program import read, run
+from jaxsal.graph.program import DTYPES, check, read, run
 
 
 class Graph(nnx.Module):
@@ -43,10 +43,11 @@ class Graph(nnx.Module):
         self._program = read(graph, tuple(weights))
         self._input_shape, self._outputs = (*shape, channels), outputs
         self._paths = tuple(weights)
+        shapes = {path: _shape(path, about) for path, about in weights.items()}
+        check(self._program, shapes, self._input_shape)
         for path, about in weights.items():
             kind = nnx.Param if about["kind"] == "parameter" else nnx.BatchStat
-            dtype = jax.dtypes.canonicalize_dtype(about["dtype"])
-            self._put(path, kind(jnp.zeros(tuple(about["shape"]), dtype)))
+            self._put(path, kind(jnp.zeros(shapes[path].shape, shapes[path].dtype)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Predict.
@@ -76,13 +77,14 @@ class Graph(nnx.Module):
 
     def _put(self, path: str, variable: nnx.Variable) -> None:
         layer, name = _place(path)
-        if not layer:
-            setattr(self, name, variable)
-        elif hasattr(self, layer):
-            getattr(self, layer)[name] = variable
-        else:
+        around = getattr(self, layer, None) if layer else self
+        if around is None:
             # flat, under its whole name: that is what sites and weight files then call it
             setattr(self, layer, nnx.Dict({name: variable}))
+        elif isinstance(around, nnx.Variable) or hasattr(around, name):
+            raise ValueError(f"The weight {path!r} lies where another one does: the network graph is damaged.")
+        else:
+            setattr(around, name, variable)
 
     def _variable(self, path: str) -> Any:
         layer, name = _place(path)
@@ -90,11 +92,35 @@ class Graph(nnx.Module):
 
 
 def _place(path: str) -> tuple[str, str]:
-    """Attribute and key under which a weight is kept; names that every NNX module has are not for the taking.
+    """Attribute and key under which a weight is kept.
 
     Example:
         >>> _place("features.0.weight"), _place("train.bias"), _place("token")
         (('features.0', 'weight'), ('train_', 'bias'), ('', 'token'))
     """
     layer, _, name = path.rpartition(".")
-    return (f"{layer}_" if hasattr(nnx.Module, layer) else layer), name
+    return (_free(layer, Graph), _free(name, nnx.Dict)) if layer else ("", _free(name, Graph))
+
+
+def _free(name: str, owner: type) -> str:
+    """A name that its owner has no use for itself, another one for each name.
+
+    Example:
+        >>> [_free(name, Graph) for name in ("conv", "fill", "fill_", "_program")]
+        ['conv', 'fill_', 'fill__', '_program_']
+    """
+    taken = name.startswith("_") or hasattr(owner, name.rstrip("_"))
+    return f"{name}_" if taken else name
+
+
+def _shape(path: str, about: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a weight."""
+    match about:
+        case {"kind": "parameter" | "buffer", "shape": [*sizes], "dtype": str(dtype)} if (
+            len(about) == 3 and dtype in DTYPES and all(isinstance(n, int) and n >= 0 for n in sizes)
+        ):
+            return jax.ShapeDtypeStruct(tuple(sizes), jax.dtypes.canonicalize_dtype(dtype))
+    raise ValueError(
+        f"The weight {path!r} is described by {about!r:.200}, needed are kind (parameter or buffer), shape and dtype "
+        f"({', '.join(sorted(DTYPES))}): the network graph is damaged."
+    )

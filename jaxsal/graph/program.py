@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+# what weights and casts can be of
+DTYPES = frozenset(
+    ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+)  # fmt: skip
+# values of one array: 16 GiB in float32
+_MOST = 2**32
 
 
 class Node(NamedTuple):
@@ -75,6 +82,29 @@ class Program:
         return dialect(self.content["dialect"])
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Entry(_Strict):
+    """A node as it is written."""
+
+    name: str
+    op: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    tags: list[str] = []
+
+
+class _Written(_Strict):
+    """A program as it is written."""
+
+    dialect: str
+    input: str
+    nodes: list[_Entry]
+    output: Any
+
+
 def write(name: str, image: str, nodes: Sequence[Node], output: Any) -> dict[str, Any]:
     """A program as a dictionary for JSON.
 
@@ -98,27 +128,50 @@ def read(content: Mapping[str, Any], weights: Sequence[str]) -> Program:
     """A program from what :func:`write` gave, checked; operations are looked up by name, no code is run.
 
     Raises:
-        ValueError: if it is of an unknown dialect, or names operations, values or weights that do not exist; all are
-            listed.
+        ValueError: if it is of an unknown dialect, is not built as :func:`write` builds it, or names operations, values
+            or weights that do not exist; all are listed.
     """
     try:
+        _Written.model_validate(content)
         program = Program(json.dumps(content, sort_keys=True, separators=(",", ":")))
-        known, problems = {program.content["input"]}, []
-        rule = program.dialect.rule
-        for node in program.nodes:
-            if rule(node.op) is None:
-                problems.append(f"operation {node.op!r} is unknown")
-            problems += _unknown([node.args, dict(node.kwargs)], known, weights)
-            known.add(node.name)
-        problems += _unknown(program.content["output"], known, weights)
-    except (KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:5])
+        raise ValueError(f"This is no network graph: {told}.") from None
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"This is no network graph: {type(error).__name__}: {error}.") from None
+    rule, known, problems = program.dialect.rule, {program.content["input"]}, []
+    for node in program.nodes:
+        if rule(node.op) is None:
+            problems.append(f"operation {node.op!r} is unknown")
+        problems += _unknown([*node.args, *(arg for _, arg in node.kwargs)], known, weights)
+        if node.name in known:
+            problems.append(f"the name {node.name!r} is given twice")
+        known.add(node.name)
+    problems += _unknown(program.content["output"], known, weights)
     if problems:
-        raise ValueError(
-            f"The network graph cannot be run: {'; '.join(dict.fromkeys(problems))}. It is damaged, or was written by "
-            "a newer jaxsal: convert the network again, or upgrade jaxsal."
-        )
+        raise _not_to_be_run("; ".join(dict.fromkeys(problems)))
     return program
+
+
+def check(program: Program, weights: Mapping[str, jax.ShapeDtypeStruct], shape: Sequence[int]) -> None:
+    """Go through a program with shapes alone: nothing is computed, and nothing is allocated.
+
+    Args:
+        program: the operations.
+        weights: shapes and dtypes by path.
+        shape: of one image ``[*space, c]``.
+
+    Raises:
+        ValueError: if an operation does not take its operands, or gives more than any network has use for.
+    """
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    try:
+        _check_size([*weights.values(), image])
+        jax.eval_shape(functools.partial(run, program), dict(weights), image)
+    except Exception as error:
+        place = "".join(f" in {note}" for note in getattr(error, "__notes__", ())[:1])
+        message = str(error).splitlines()
+        raise _not_to_be_run(f"{type(error).__name__}{place}: {message[0] if message else ''}") from error
 
 
 def run(program: Program, weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -138,7 +191,12 @@ def run(program: Program, weights: Mapping[str, jax.Array], x: jax.Array) -> jax
         rule = means.rule(node.op)
         assert rule is not None  # read() has seen to it
         args = [_operand(arg, env, weights, means) for arg in node.args]
-        value = rule(*args, **{key: _operand(arg, env, weights, means) for key, arg in node.kwargs})
+        try:
+            value = rule(*args, **{key: _operand(arg, env, weights, means) for key, arg in node.kwargs})
+            _check_size(value)
+        except Exception as error:
+            error.add_note(f"{node.name!r} ({node.op})")
+            raise
         for tag in node.tags:
             value = means.tagged(value, functools.partial(checkpoint_name, name=tag))
         env[node.name] = value
@@ -205,18 +263,34 @@ def _operand(arg: Any, env: Mapping[str, Any], weights: Mapping[str, jax.Array],
 
 
 def _unknown(arg: Any, known: set[str], weights: Sequence[str]) -> list[str]:
-    if isinstance(arg, list | tuple):
+    """What is wrong with an operand."""
+    if isinstance(arg, list):
         return [problem for each in arg for problem in _unknown(each, known, weights)]
     if not isinstance(arg, dict):
-        return []
-    if len(arg) == 1 and isinstance(next(iter(arg.values())), str):
-        ((kind, value),) = arg.items()
-        if kind == "node":
+        return [f"number {arg!r:.50}"] if isinstance(arg, int) and abs(arg) >= 2**63 else []
+    match [*arg.items()]:
+        case [("node", str(value))]:
             return [] if value in known else [f"value {value!r} is read before it is computed"]
-        if kind == "weight":
+        case [("weight", str(value))]:
             return [] if value in weights else [f"weight {value!r} is missing"]
-        if kind == "number":
-            return [] if math.isinf(float(value)) or math.isnan(float(value)) else [f"number {value!r}"]
-        if kind == "dtype":
-            return [] if hasattr(jnp, value) else [f"dtype {value!r} is unknown"]
-    return [problem for each in arg.values() for problem in _unknown(each, known, weights)]
+        case [("number", "inf" | "-inf" | "nan")]:
+            return []
+        case [("dtype", str(value))]:
+            return [] if value in DTYPES else [f"dtype {value!r} is unknown"]
+    return [f"operand {arg!r:.100} is unknown"]
+
+
+def _check_size(value: Any) -> None:
+    """Refuse what no network needs, before it is allocated."""
+    for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, int) and abs(leaf) >= 2**63:
+            raise ValueError("a number of more than 63 bits")
+        if not isinstance(leaf, int | float) and leaf.size > _MOST:
+            raise ValueError(f"an array of {leaf.size} values ({' x '.join(map(str, leaf.shape))}), at most {_MOST}")
+
+
+def _not_to_be_run(why: str) -> ValueError:
+    return ValueError(
+        f"The network graph cannot be run: {why}. It is damaged, or was written by a newer jaxsal: convert the network "
+        "again, or upgrade jaxsal; if it was converted just now, report it."
+    )

@@ -14,6 +14,7 @@ from torch import nn
 import jaxsal
 from jaxsal import composites, zoo
 from jaxsal.converters import from_torch
+from jaxsal.converters.checking import _forward
 from jaxsal.engine.rewire import sites
 from tests.converters import networks
 from tests.converters.networks import settled
@@ -135,14 +136,15 @@ def test_saved_and_loaded_without_torch(converted, tmp_path):
     _, found, x = converted["unet"]
     path = zoo.save(tmp_path / "unet.safetensors", found.model, found.record)
     np.save(tmp_path / "x.npy", x)
-    np.save(tmp_path / "y.npy", np.asarray(found.model(x)))
+    np.save(tmp_path / "y.npy", np.asarray(jax.jit(found.model)(x)))
     script = (
-        "import sys, numpy as np\n"
+        "import sys, jax, numpy as np\n"
         "sys.modules['torch'] = None\n"  # to import it is an error
         "from jaxsal import zoo\n"
         "model, record = zoo.load(sys.argv[1])\n"
         "x, y = (np.load(name) for name in sys.argv[2:])\n"
-        "assert np.array_equal(model(x), y), abs(np.asarray(model(x)) - y).max()\n"
+        "found = jax.jit(model)(x)\n"
+        "assert np.array_equal(found, y), abs(np.asarray(found) - y).max()\n"
         "print(record.architecture, record.layer)\n"
     )
     files = [path, tmp_path / "x.npy", tmp_path / "y.npy"]
@@ -201,6 +203,98 @@ def test_operations_without_a_rule_are_all_named_with_their_lines():
     assert f"cumsum.default at {__file__}:{line + 2}" in message
     assert f"_fft_r2c.default at {__file__}:{line + 1}" in message
     assert "Write these lines with other operations" in message
+
+
+class Random(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, training=True).mean((2, 3))
+
+
+def test_a_network_that_draws_numbers_is_refused():
+    with pytest.raises(NotImplementedError, match=rf"native_dropout.default at {__file__}:\d+, which draws numbers"):
+        from_torch(Random().eval(), np.zeros((1, 6, 6, 2), np.float32))
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder has the encoder's kernels, and a dense layer that is used both ways."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.encode, self.dense = nn.Conv2d(4, 4, 3, groups=groups), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = nn.functional.conv_transpose2d(
+            torch.relu(self.encode(x)), self.encode.weight, self.encode.bias, groups=self.encode.groups
+        )
+        x = self.encode(x).mean((2, 3))
+        return self.dense(x) @ self.dense.weight + self.dense.weight.sum(0)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_weights_that_several_operations_take(groups):
+    module = settled(Tied(groups))
+    x = np.random.default_rng(1).standard_normal((2, 6, 6, 4)).astype(np.float32)
+    found = from_torch(module, x)
+    with torch.no_grad():
+        y = module(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+    assert np.abs(y).max() > 0.1
+    np.testing.assert_allclose(jax.jit(found.model)(x), y, atol=1e-5)
+    # a kernel once as it is and once mirrored, a matrix once as it is and once for the dense layer
+    assert {"encode.weight", "encode.weight@1", "dense.weight", "dense.weight@1"} < set(zoo.weights(found.model))
+    assert found.unused == ()
+
+
+class Named(nn.Module):
+    """Layers and buffers of names that the converted network uses itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.fill, self._put, self._program = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+        self.fill_, self._paths, self.dict = nn.Linear(3, 3), nn.Linear(3, 2), nn.Module()
+        self.register_buffer("_variable", torch.tensor([1.0, 2.0]))
+        self.register_buffer("sow", torch.tensor([3.0, 4.0]))
+        self.dict.items, self.dict.keys = nn.Parameter(torch.tensor([5.0, 6.0])), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        x = self._program(self._put(self.fill(x))).mean((2, 3))
+        return self._paths(self.fill_(x)) * self._variable * self.sow * self.dict.items + self.dict.keys
+
+
+def test_names_that_the_network_uses_itself(tmp_path):
+    module = settled(Named())
+    x = np.random.default_rng(1).standard_normal((2, 6, 6, 2)).astype(np.float32)
+    found = from_torch(module, x)
+    with torch.no_grad():
+        y = module(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+    assert np.ptp(y, 0).max() > 0.1
+    model = zoo.load(zoo.save(tmp_path / "named.safetensors", found.model, found.record)).model
+    np.testing.assert_allclose(model(x), y, atol=1e-5, rtol=1e-5)
+    assert [row.name for row in jaxsal.layers(model, x)][:3] == ["fill", "_put", "_program"]
+
+
+class Long(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.register_buffer("scale", torch.ones(2))
+
+    def forward(self, x):
+        x = nn.functional.interpolate(self.conv(x), size=(600, 3), mode="bilinear")
+        return nn.functional.adaptive_avg_pool2d(x, (401, 2)) * self.scale[:, None, None]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_modules_of_another_precision(dtype):
+    """They come in as float32, and are compared with themselves in float32: not with every value rounded to 8 bits."""
+    module = settled(Long())
+    x = np.random.default_rng(1).standard_normal((2, 150, 3, 2)).astype(np.float32)
+    module = module.to(getattr(torch, dtype))
+    found = from_torch(module, x)
+    assert found.max_difference < 1e-5
+    assert found.model(x).dtype == np.float32
+    assert found.record.training.get("weights") == (None if dtype == "float64" else f"{dtype}, as float32")
+    # the user's own is as it was
+    assert module.conv.weight.dtype == getattr(torch, dtype)
 
 
 class Indices(nn.Module):
@@ -269,7 +363,8 @@ def test_weights_that_are_not_read_are_told():
 
 def test_resnet50_of_real_size():
     module = settled(networks.ResNet50())
-    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    # two images, as the noise of the check has: one program
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
     found = from_torch(module, x)
     assert found.max_difference < 1e-4 * max(1.0, found.scale)
     assert sum(leaf.size for leaf in jax.tree.leaves(found.model)) == 25_557_032 + 2 * 26_560
@@ -279,11 +374,11 @@ def test_monai_densenet121_in_3d():
     nets = pytest.importorskip("monai.networks.nets", reason="pip install monai 'torch==2.13.0'")
     torch.manual_seed(0)
     module = settled(nets.DenseNet121(spatial_dims=3, in_channels=1, out_channels=2))
-    x = np.random.default_rng(0).standard_normal((1, 32, 32, 32, 1)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 32, 1)).astype(np.float32)
     found = from_torch(module, x)
     assert found.max_difference < 1e-4 * max(1.0, found.scale)
     rows = jaxsal.layers(found.model, x)
     blocks = {row.name: row.shape for row in rows if row.splits}
-    assert blocks["features.denseblock1"] == (1, 8, 8, 8, 256)
+    assert blocks["features.denseblock1"] == (2, 8, 8, 8, 256)
     head, tail = jaxsal.split(found.model, x, "features.transition1")
-    np.testing.assert_allclose(tail(head(x)), found.model(x), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(tail)(jax.jit(head)(x)), _forward(found.model, x), atol=1e-4, rtol=1e-4)

@@ -10,8 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from jaxsal.converters import from_torch
+from jaxsal.converters.checking import _forward
+from jaxsal.graph.aten import pooling, resizing
+from jaxsal.graph.laid import Laid, channel_last_order
 
-PLANE = (3, 7, 6, 4)  # b, *space, c
+PLANE = (2, 7, 6, 4)  # b, *space, c
 VOLUME = (2, 5, 6, 4, 2)
 LINE = (2, 9, 4)
 
@@ -94,6 +97,11 @@ LAYERS = {
     "flatten": (VOLUME, lambda: nn.Sequential(nn.Flatten(), nn.Linear(240, 3))),
     "dropout": (PLANE, lambda: nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), nn.ReLU())),
     "attention": (PLANE, lambda: Applied(lambda x: F.scaled_dot_product_attention(x, 2 * x, x + 1))),
+    "attention, causal": (PLANE, lambda: Applied(lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True))),
+    "attention, shared keys": (
+        PLANE,
+        lambda: Applied(lambda x: F.scaled_dot_product_attention(x, 2 * x[:, :2], x[:, 1:3], enable_gqa=True)),
+    ),
 }
 
 ACTIVATIONS = {
@@ -114,6 +122,7 @@ ACTIVATIONS = {
     "hardswish": F.hardswish,
     "hardsigmoid": F.hardsigmoid,
     "softplus": lambda x: F.softplus(x, beta=2.0),
+    "softplus, threshold": lambda x: F.softplus(x, beta=0.5, threshold=0.3),
     "softsign": F.softsign,
     "softmax": lambda x: F.softmax(x, 1),
     "log softmax": lambda x: F.log_softmax(x, -1),
@@ -138,7 +147,14 @@ FUNCTIONS = {
     "sum and amax": lambda x: x.sum((-1, -2)) + x.amax((2, 3)) - x.amin((2, 3)),
     "max over an axis": lambda x: x.max(1)[0] + x.min(dim=1).values,
     "var and std": lambda x: x.var((2, 3)) + x.std((2, 3), correction=0),
+    "std, a part of one": lambda x: x.std((2, 3), correction=0.5) + x.var((2, 3), unbiased=False),
+    "std, biased": lambda x: x.std((2, 3), unbiased=False) + x.std((2, 3), unbiased=True),
+    "std, kept": lambda x: x / x.std(1, False, True),
+    "std of channels": lambda x: x.std(1) + x.flatten(1).std(-1, keepdim=True)[:, :, None],
+    "mean in another dtype": lambda x: x.mean((2, 3), dtype=torch.float64).float(),
+    "softmax in another dtype": lambda x: F.softmax(x.half(), 1, dtype=torch.float32),
     "norm": lambda x: F.normalize(x, dim=1),
+    "norms": lambda x: sum(torch.linalg.vector_norm(x, p, dim=(2, 3)) for p in (0, 1, 3, float("inf"), -float("inf"))),
     "logsumexp": lambda x: x.logsumexp((2, 3)),
     "cat": lambda x: torch.cat([x, x.relu(), x.permute(0, 1, 2, 3)], 1),
     "stack and unbind": lambda x: torch.stack(x.unbind(1), 2)[:, :, 1],
@@ -152,6 +168,8 @@ FUNCTIONS = {
     "select and slice": lambda x: x[:, :, 1:6:2, 1:] * x[:, 2:3, 0:1, :-1],
     "index from behind": lambda x: x[:, -1] + x[..., -2:].sum(-1)[:, 0, :, None],
     "flip and roll": lambda x: x.flip(2) + torch.roll(x, (1, -2), (2, 3)),
+    "roll over one": lambda x: torch.roll(x, 2, 1),
+    "roll in a row": lambda x: x * torch.roll(torch.arange(168.0).reshape(4, 7, 6), 9),
     "pad": lambda x: F.pad(x, (1, 1), value=2.0),
     "matmul": lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2),
     "bmm": lambda x: torch.bmm(x[:, 0], x[:, 1].transpose(1, 2)),
@@ -159,6 +177,7 @@ FUNCTIONS = {
     "cast": lambda x: x.double().float() + (x > 0).float(),
     "repeat": lambda x: x.repeat(1, 2, 1, 1),
     "interpolate to half": lambda x: F.interpolate(x, scale_factor=0.5),
+    "interpolate, no whole factor": lambda x: F.interpolate(x, size=(67, 41)),
     "interpolate exact": lambda x: F.interpolate(x, size=(9, 4), mode="nearest-exact"),
 }
 
@@ -190,9 +209,9 @@ def in_torch(module, x):
 def test_the_same_as_in_torch(kind):
     cases = {name: seeded(make) for name, (shape, make) in CASES.items() if shape == SHAPES[kind]}
     x = np.random.default_rng(1).standard_normal(SHAPES[kind]).astype(np.float32)
-    model = jax.jit(from_torch(Together(cases.values()).eval(), x, tolerance=1e-5).model)
-    # one image, and others than those that it was exported with
-    found, one, start = np.asarray(model(jnp.asarray(x))), np.asarray(model(jnp.asarray(x[:1]))), 0
+    model = from_torch(Together(cases.values()).eval(), x, tolerance=1e-5).model
+    # as the check compiled it; and by itself, of one image: another number than it was exported with
+    found, one, start = np.asarray(_forward(model, x)), np.asarray(jax.jit(model)(jnp.asarray(x[:1]))), 0
     for name, module in cases.items():
         y = in_torch(module, x)
         y = y.reshape(len(y), -1)
@@ -241,3 +260,54 @@ def test_activations_at_extremes():
     model = from_torch(module, x).model
     found = jax.grad(lambda x: jnp.square(model(x)).sum())(jnp.asarray(x))
     np.testing.assert_allclose(found, gradients(module, x), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_of_everything():
+    """Of all images together: no part of a network that takes any number of them, but an operation."""
+    x = np.random.default_rng(3).standard_normal((2, 5, 4, 3)).astype(np.float32)
+    fns = (
+        lambda x: x / x.std(),
+        lambda x: x / x.std(unbiased=False),
+        lambda x: x / x.var(False),
+        lambda x: x / x.norm(),
+    )
+    module = Together(Applied(fn) for fn in fns).eval()
+    y = in_torch(module, x)
+    np.testing.assert_allclose(from_torch(module, x).model(jnp.asarray(x)), y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_positions_are_not_counted_in_16_bits(dtype):
+    """Beyond 256, bfloat16 has every other number only."""
+    n = 600
+    a = np.sin(np.arange(n) / 7).astype(np.float32).reshape(1, n, 1, 1)
+    x = Laid(jnp.asarray(a).astype(dtype), channel_last_order(4))
+    image = torch.from_numpy(np.moveaxis(np.asarray(x.array, np.float32), -1, 1).copy())
+    cases = {
+        "linear": (resizing.linear(x, (901, 1), False), F.interpolate(image, size=(901, 1), mode="bilinear")),
+        "corners": (resizing.linear(x, (411, 1), True), F.interpolate(image, (411, 1), None, "bilinear", True)),
+        "adaptive": (pooling.adaptive_avg_pool(x, (401, 1)), F.adaptive_avg_pool2d(image, (401, 1))),
+        "mean": (pooling.adaptive_avg_pool(x, (1, 1)), F.adaptive_avg_pool2d(image, (1, 1))),
+        "windows": (pooling.avg_pool(x, (301, 1), (7, 1)), F.avg_pool2d(image, (301, 1), (7, 1))),
+        "edges": (pooling.avg_pool(x, (301, 1), (7, 1), (150, 0), False, False),
+                  F.avg_pool2d(image, (301, 1), (7, 1), (150, 0), False, False)),
+    }  # fmt: skip
+    for name, (found, expected) in cases.items():
+        assert found.array.dtype == dtype, name
+        # one rounding at the end, nothing before it
+        off = 1e-6 if dtype == "float32" else float(jnp.finfo(dtype).eps)
+        channels_last = np.moveaxis(expected.numpy(), 1, -1)
+        np.testing.assert_allclose(
+            np.asarray(found.array, np.float32), channels_last, rtol=off, atol=1e-5, err_msg=name
+        )
+
+
+def test_the_nearest_voxel_is_that_of_pytorch():
+    """Also where a place is whole but for the last bit."""
+    rule = {"nearest": resizing.nearest, "nearest-exact": resizing.nearest_exact}
+    for n, m in ((7, 10), (10, 7), (3, 41), (30, 49), (55, 23), (49, 127)):
+        image = torch.arange(float(n)).reshape(1, 1, n)
+        x = Laid(jnp.arange(float(n)).reshape(1, n, 1), channel_last_order(3))
+        for mode, fn in rule.items():
+            expected = F.interpolate(image, size=m, mode=mode).numpy()
+            np.testing.assert_array_equal(np.asarray(fn(x, (m,)).array).ravel(), expected.ravel(), err_msg=f"{n} {m}")

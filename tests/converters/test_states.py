@@ -1,5 +1,7 @@
 """Files of weights: read without running anything, and everything wrong with them told at once."""
 
+import pickle
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -37,6 +39,17 @@ def test_a_malicious_pickle_is_refused(tmp_path):
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_no_pickle_of_code_is_loaded(tmp_path, protocol):
+    """Nor those that torch.save did not write."""
+    pytest.importorskip("torch", reason="its files are read with it")
+    trap = tmp_path / "trap"
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps({"a": Malicious(trap)}, protocol))
+    with pytest.raises(ValueError, match=r"was refused.*run code|is a text file"):
+        read_weights(tmp_path / "bad.pth")
+    assert not trap.exists()
+
+
 def test_files_of_torch(tmp_path):
     torch = pytest.importorskip("torch", reason="its files are read with it")
     state = {"module.conv.weight": torch.arange(6.0).reshape(2, 3), "module.conv.bias": torch.ones(2).half()}
@@ -52,15 +65,68 @@ def test_files_of_torch(tmp_path):
         read_weights(tmp_path / "list.pth")
 
 
-def test_files_that_are_damaged(tmp_path):
+DAMAGED = {
+    "nothing": (b"", "is empty"),
+    "a web page": (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\n", "pointer of Git LFS.*lfs pull"),
+    "a text": ("conv1: 64 Gewichte, schön\n".encode(), r"is a text file that begins with 'conv1: 64"),
+    "an archive cut off": (b"PK\x03\x04 and no more", "is not a readable file of PyTorch, it is damaged"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "is not a readable file of PyTorch, it is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_files_that_are_something_else(tmp_path, what, suffix):
+    """Each is told for what it is, and none for code that it would not run."""
     pytest.importorskip("torch", reason="its files are read with it")
-    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
+    content, message = DAMAGED[what]
+    (tmp_path / f"w.{suffix}").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=message.replace("file of PyTorch", "(safetensors file|file of PyTorch)")
+    ) as told:
+        read_weights(tmp_path / f"w.{suffix}")
+    assert "code" not in str(told.value)
+    assert "weights_only" not in str(told.value)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_files_that_are_damaged(tmp_path, archive):
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    torch.save({"a": torch.ones(300)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=archive)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        (tmp_path / "cut.pth").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ValueError, match=r"is not a readable file of PyTorch, it is damaged"):
+            read_weights(tmp_path / "cut.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
-    for name in ("cut.pth", "cut.safetensors"):
-        with pytest.raises(ValueError, match=r"is not a readable|was refused"):
-            read_weights(tmp_path / name)
+    with pytest.raises(ValueError, match=r"is not a readable safetensors file"):
+        read_weights(tmp_path / "cut.safetensors")
     with pytest.raises(FileNotFoundError, match=r"No weights at .*none.pth"):
         read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch: sparse CSR is in beta, quantisation moves elsewhere
+def test_weights_without_an_equal_are_told_together(tmp_path):
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    odd = {
+        0: torch.ones(2), "sparse": torch.eye(2).to_sparse(), "rows": torch.eye(2).to_sparse_csr(),
+        "eight": torch.ones(2).to(torch.float8_e4m3fn), "none": torch.ones(2, device="meta"),
+        "pairs": torch.ones(2, dtype=torch.complex32), "fine": torch.ones(2),
+    }  # fmt: skip
+    torch.save(odd, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match="has weights that cannot be used") as caught:
+        read_weights(tmp_path / "odd.pth")
+    for part in ("0 is not a name but of int", "sparse is sparse_coo, save it .to_dense", "rows is sparse_csr",
+                 "eight is of float8_e4m3fn, which NumPy lacks", "none has a shape but no values",
+                 "pairs is of complex32"):  # fmt: skip
+        assert part in str(caught.value)
+    assert "fine" not in str(caught.value)
+    from safetensors.torch import save_file as save_torch
+
+    save_torch({"eight": odd["eight"]}, tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match=r"a dtype that NumPy lacks .*float8_e4m3fn"):
+        read_weights(tmp_path / "odd.safetensors")
 
 
 def test_safetensors(tmp_path):

@@ -96,9 +96,11 @@ def prelu(x: Laid, weight: Laid) -> Laid:
 
 
 def softplus(x: Laid, beta: float = 1.0, threshold: float = 20.0) -> Laid:
-    """``log(1 + exp(beta x)) / beta``; above the threshold PyTorch gives ``x``, which differs by less than 3e-9."""
+    """``log(1 + exp(beta x)) / beta``, or ``x`` where ``beta x`` is above the threshold."""
     a = x.array
-    return Laid(jax.nn.softplus(a) if beta == 1 else jax.nn.softplus(a * beta) / beta, x.order)
+    smooth = jax.nn.softplus(a) if beta == 1 else jax.nn.softplus(a * beta) / beta
+    # beyond 20 both are the same to a ten thousand millionth
+    return Laid(smooth if threshold >= 20 else jnp.where(a * beta > threshold, a, smooth), x.order)
 
 
 def power(x: Any, exponent: Any) -> Any:
@@ -124,16 +126,23 @@ def where(condition: Laid, a: Any, b: Any) -> Laid:
     return Laid(jnp.where(relaid(flags, order), x, y), order)
 
 
-def cast(x: Laid, dtype: Any = None, **_: Any) -> Laid:
-    """A copy, in another dtype where one is asked for; memory formats and devices say nothing here."""
+def cast(x: Laid, dtype: Any = None) -> Laid:
+    """A copy, in another dtype where one is asked for."""
     return x if dtype is None else Laid(x.array.astype(dtype), x.order)
 
 
-def same(x: Any, *_: Any, **__: Any) -> Any:
-    """What is only copied or, as dropout that predicts, passed on."""
+def same(x: Any) -> Any:
+    """What is only copied."""
     return x
 
 
-def native_dropout(x: Laid, *_: Any) -> tuple[Laid]:
-    """Dropout that predicts."""
-    return (x,)
+def dropout(x: Laid, rate: float = 0.5, train: bool | None = False) -> Laid:
+    """Dropout that predicts: everything is passed on."""
+    if train:
+        raise ValueError("dropout that leaves values out when the network predicts has no one result")
+    return x
+
+
+def native_dropout(x: Laid, rate: float = 0.5, train: bool | None = False) -> tuple[Laid]:
+    """:func:`dropout` as the core operations have it."""
+    return (dropout(x, rate, train),)

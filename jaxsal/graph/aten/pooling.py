@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxsal.graph.laid import Laid, channel_last, from_channel_last
-from jaxsal.graph.windows import along_axis, sum_over_windows
+from jaxsal.graph.windows import along_axis, check_length, single, sum_over_windows
 
 
 def max_pool(
@@ -55,26 +55,28 @@ def avg_pool(
     kernel, padding = _each(kernel, rank), _each(padding, rank)
     stride = _each(stride, rank) if len(stride) else kernel
     a = channel_last(x)
+    a = a.astype(single(a.dtype))
     axes = list(zip(a.shape[1:-1], kernel, stride, padding, strict=True))
     pads = [(p, _behind(n, k, s, p, 1, ceil_mode)) for n, k, s, p in axes]
     total = sum_over_windows(a, kernel, stride, pads)
     if divisor_override:
-        return from_channel_last(total / divisor_override)
+        return from_channel_last((total / divisor_override).astype(x.array.dtype))
     # of a separable window the number of voxels is a product, axis by axis
     for axis, (n, k, s, p) in enumerate(axes, start=1):
-        first = np.arange(total.shape[axis]) * s - p
+        first = np.arange(check_length(total.shape[axis])) * s - p
         inside = p if count_include_pad else 0
         counts = np.minimum(first + k, n + inside) - np.maximum(first, -inside)
         if (counts == counts[0]).all():
             total = total / float(counts[0])
         else:
             total = total * along_axis(1 / counts, axis, total.ndim, total.dtype)
-    return from_channel_last(total)
+    return from_channel_last(total.astype(x.array.dtype))
 
 
 def adaptive_avg_pool(x: Laid, sizes: Sequence[int]) -> Laid:
     """Means over windows that share the image out, ``floor(i n / m)`` to ``ceil((i + 1) n / m)``."""
     a = channel_last(x)
+    a = a.astype(single(a.dtype))
     for axis, (n, m) in enumerate(zip(a.shape[1:-1], _each(sizes, x.ndim - 2), strict=True), start=1):
         if m is None or m == n:
             continue
@@ -88,7 +90,7 @@ def adaptive_avg_pool(x: Laid, sizes: Sequence[int]) -> Laid:
             first, last = i * n // m, -(-(i + 1) * n // m)
             inside = ((j >= first) & (j < last)).astype(a.dtype)
             a = jnp.moveaxis(jnp.tensordot(a, inside / inside.sum(0, keepdims=True), (axis, 0)), -1, axis)
-    return from_channel_last(a)
+    return from_channel_last(a.astype(x.array.dtype))
 
 
 def adaptive_max_pool(x: Laid, sizes: Sequence[int]) -> tuple[Laid]:
@@ -97,7 +99,7 @@ def adaptive_max_pool(x: Laid, sizes: Sequence[int]) -> tuple[Laid]:
     for axis, (n, m) in enumerate(zip(a.shape[1:-1], _each(sizes, x.ndim - 2), strict=True), start=1):
         if m is None or m == n:
             continue
-        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(check_length(m))]
         parts = [lax.slice_in_dim(a, *window, axis=axis).max(axis, keepdims=True) for window in windows]
         a = jnp.concatenate(parts, axis)
     return (from_channel_last(a),)

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxsal.graph.laid import Laid, in_order, plain, same_dtype
+from jaxsal.graph.windows import single
 
 
 def matmul(a: Laid, b: Laid) -> Laid:
@@ -51,10 +53,14 @@ def attention(
     dropout: float = 0.0,
     causal: bool = False,
     scale: float | None = None,
-    **_: Any,
+    enable_gqa: bool = False,
 ) -> Laid:
-    """``softmax(q k' scale + mask) v`` over the last two axes."""
+    """``softmax(q k' scale + mask) v`` over the last two axes; with ``enable_gqa`` heads share keys and values."""
+    if dropout:
+        raise ValueError("attention that leaves values out when the network predicts has no one result")
     a, b, c = same_dtype(in_order(q), in_order(k), in_order(v))
+    if enable_gqa:
+        b, c = (jnp.repeat(each, a.shape[-3] // each.shape[-3], -3) for each in (b, c))
     scores = a @ jnp.swapaxes(b, -1, -2) * (a.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
         allowed = jnp.tril(jnp.ones(scores.shape[-2:], bool))
@@ -65,22 +71,23 @@ def attention(
     return plain(jax.nn.softmax(scores, -1) @ c)
 
 
-def full(shape: Sequence[int], value: float, dtype: Any = None, **_: Any) -> Laid:
+def full(shape: Sequence[int], value: float, dtype: Any = None) -> Laid:
     """One number everywhere."""
     return plain(jnp.full(tuple(shape), value, dtype or _dtype_of(value)))
 
 
-def full_like(x: Laid, value: float, dtype: Any = None, **_: Any) -> Laid:
+def full_like(x: Laid, value: float, dtype: Any = None) -> Laid:
     """One number in the shape of something else."""
     return Laid(jnp.full(x.array.shape, value, dtype or x.array.dtype), x.order)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, **_: Any) -> Laid:
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Laid:
     """Numbers in a row."""
     start, end = (0, start) if end is None else (start, end)
     count = max(math.ceil((end - start) / step), 0)
-    kind = dtype or (jnp.float32 if any(isinstance(v, float) for v in (start, end, step)) else jnp.int32)
-    return plain(jnp.asarray([start + i * step for i in range(count)], kind))
+    floats = any(isinstance(v, float) for v in (start, end, step))
+    kind = single(dtype or jnp.float32) if floats else jnp.int32
+    return plain((lax.iota(kind, count) * step + start).astype(dtype or kind))
 
 
 def _of_rank(array: jax.Array, rank: int) -> jax.Array:

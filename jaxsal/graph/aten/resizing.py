@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxsal.graph.laid import Laid, channel_last, from_channel_last
+from jaxsal.graph.windows import check_length, single
 
 
 def linear(
@@ -19,15 +20,16 @@ def linear(
         n = a.shape[axis]
         if m == n and scale in (None, 1.0):
             continue
-        # made of positions, such that it is told from weights that are learned
-        i, j = lax.iota(a.dtype, m)[None], lax.iota(a.dtype, n)[:, None]
+        # made of positions, such that it is told from weights that are learned; 16 bits cannot count beyond 256
+        i, j = (lax.iota(single(a.dtype), size) for size in (m, n))
+        i, j = i[None], j[:, None]
         if align_corners:
             place = i * ((n - 1) / (m - 1)) if m > 1 else jnp.zeros_like(i)
         else:
             place = (i + 0.5) * _step(n, m, scale) - 0.5
         weights = jnp.maximum(1 - jnp.abs(jnp.clip(place, 0, n - 1) - j), 0)
-        a = jnp.moveaxis(jnp.tensordot(a, weights, (axis, 0)), -1, axis)
-    return from_channel_last(a)
+        a = jnp.moveaxis(jnp.tensordot(a.astype(weights.dtype), weights, (axis, 0)), -1, axis)
+    return from_channel_last(a.astype(x.array.dtype))
 
 
 def nearest(x: Laid, sizes: Sequence[int] | None, scales: Sequence[float | None] | None = None) -> Laid:
@@ -52,7 +54,10 @@ def _picked(x: Laid, sizes: Sequence[int] | None, scales: Sequence[float | None]
     a = channel_last(x)
     for axis, (m, scale) in enumerate(_grid(a, sizes, scales), start=1):
         n = a.shape[axis]
-        places = np.minimum(np.floor((np.arange(m) + shift) * np.float32(_step(n, m, scale))), n - 1).astype(int)
+        check_length(m)
+        # rounded as PyTorch rounds: of places that are whole but for the last bit another voxel would be taken
+        places = ((np.arange(m) + shift) * np.float32(_step(n, m, scale))).astype(np.float32)
+        places = np.minimum(np.floor(places), n - 1).astype(int)
         if m % n == 0 and (places == np.repeat(np.arange(n), m // n)).all():
             a = jnp.repeat(a, m // n, axis, total_repeat_length=m) if m != n else a
         else:

@@ -68,8 +68,8 @@ def _layers() -> dict[str, Rule]:
         **{f"_upsample_nearest_exact{rank}d.vec": resizing.nearest_exact for rank in (1, 2, 3)},
         "pixel_shuffle": resizing.pixel_shuffle,
         "native_dropout": elementwise.native_dropout,
-        "dropout": elementwise.same,
-        "feature_dropout": elementwise.same,
+        "dropout": elementwise.dropout,
+        "feature_dropout": elementwise.dropout,
     }  # fmt: skip
 
 
@@ -162,6 +162,11 @@ def _comparisons() -> dict[str, Rule]:
 
 
 def _reductions() -> dict[str, Rule]:
+    variances = {
+        "correction": reducing.variance,
+        "dim": reducing.variance_over_axes,
+        "default": reducing.variance_of_all,
+    }
     return {
         "sum": over_axes(jnp.sum),
         "mean": over_axes(jnp.mean),
@@ -173,8 +178,8 @@ def _reductions() -> dict[str, Rule]:
         "min.dim": reducing.extreme_over_axis(jnp.min),
         "prod": over_axes(jnp.prod),
         "logsumexp": over_axes(jax.nn.logsumexp),
-        "var": reducing.variance,
-        "std": reducing.standard_deviation,
+        **{f"var.{overload}": rule for overload, rule in variances.items()},
+        **{f"std.{overload}": reducing.rooted(rule) for overload, rule in variances.items()},
         "linalg_vector_norm": reducing.norm,
     }
 
@@ -210,12 +215,12 @@ def _shapes() -> dict[str, Rule]:
         **{f"replication_pad{rank}d": shaping.pad_replicated for rank in (1, 2, 3)},
         "full": products.full,
         "full_like": products.full_like,
-        "zeros": lambda shape, **kw: products.full(shape, 0.0, **kw),
-        "ones": lambda shape, **kw: products.full(shape, 1.0, **kw),
-        "zeros_like": lambda x, **kw: products.full_like(x, 0, **kw),
-        "ones_like": lambda x, **kw: products.full_like(x, 1, **kw),
+        "zeros": lambda shape, dtype=None: products.full(shape, 0.0, dtype),
+        "ones": lambda shape, dtype=None: products.full(shape, 1.0, dtype),
+        "zeros_like": lambda x, dtype=None: products.full_like(x, 0, dtype),
+        "ones_like": lambda x, dtype=None: products.full_like(x, 1, dtype),
         "arange": products.arange,
-        "scalar_tensor": lambda value, **kw: products.full((), value, **kw),
+        "scalar_tensor": lambda value, dtype=None: products.full((), value, dtype),
     }
 
 
@@ -223,8 +228,21 @@ def _numbers() -> dict[str, Rule]:
     """What is computed of sizes, and picks one of several results."""
     names = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "neg", "eq", "ne", "lt", "le", "gt", "ge")
     return {
-        **{f"operator.{name}": getattr(operator, name) for name in names},
-        "operator.getitem": operator.getitem,
+        **{f"operator.{name}": _of_numbers(getattr(operator, name)) for name in names},
+        "operator.getitem": lambda parts, place: tuple(parts)[operator.index(place)],
         "sym_size": lambda x, axis: x.shape[axis],
         "sym_float": float,
     }
+
+
+def _of_numbers(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Of sizes alone: texts and lists would be repeated, and powers of any size computed."""
+
+    def rule(*numbers: float) -> Any:
+        if not all(isinstance(number, int | float) and abs(number) < 2**63 for number in numbers):
+            raise TypeError(f"numbers of up to 63 bits are needed, not {numbers!r:.100}")
+        if fn is operator.pow and isinstance(numbers[1], int) and abs(numbers[1]) > 63:
+            raise ValueError(f"a power of {numbers[1]} is not one of a size")
+        return fn(*numbers)
+
+    return rule

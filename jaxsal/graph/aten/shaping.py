@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from jaxsal.graph.laid import Laid, in_order, plain, relaid, same_dtype, without
+from jaxsal.graph.windows import check_length
 
 
 def view(x: Laid, shape: Sequence[int]) -> Laid:
@@ -23,13 +23,13 @@ def view(x: Laid, shape: Sequence[int]) -> Laid:
 
 def flatten(x: Laid, start: int = 0, end: int = -1) -> Laid:
     """Axes from ``start`` to ``end`` joined."""
-    shape, start, end = x.shape, start % x.ndim, end % x.ndim
+    shape, start, end = x.shape, range(x.ndim)[start], range(x.ndim)[end]
     return view(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
 def permute(x: Laid, axes: Sequence[int]) -> Laid:
     """Axes in another order: nothing moves, they are only counted anew."""
-    counted = [axis % x.ndim for axis in axes]
+    counted = [range(x.ndim)[axis] for axis in axes]
     return Laid(x.array, tuple(counted.index(axis) for axis in x.order))
 
 
@@ -56,11 +56,11 @@ def unsqueeze(x: Laid, axis: int) -> Laid:
 def squeeze(x: Laid, axes: Sequence[int] | int | None = None) -> Laid:
     """Axes of size 1 away."""
     axes = range(x.ndim) if axes is None else [axes] if isinstance(axes, int) else axes
-    gone = [axis % x.ndim for axis in axes if x.shape[axis] == 1]
+    gone = [range(x.ndim)[axis] for axis in axes if x.shape[axis] == 1]
     return Laid(x.array.squeeze(tuple(x.position(axis) for axis in gone)), without(x, gone))
 
 
-def expand(x: Laid, sizes: Sequence[int], **_: Any) -> Laid:
+def expand(x: Laid, sizes: Sequence[int], *, implicit: bool = False) -> Laid:
     """Axes of size 1, and new ones in front, repeated."""
     while x.ndim < len(sizes):
         x = unsqueeze(x, 0)
@@ -97,7 +97,9 @@ def split_sizes(x: Laid, sizes: Sequence[int], axis: int = 0) -> tuple[Laid, ...
 def split(x: Laid, size: int, axis: int = 0) -> tuple[Laid, ...]:
     """Parts of one length along an axis, the last one shorter."""
     n = x.shape[axis]
-    return tuple(take_slice(x, axis, i, min(i + size, n)) for i in range(0, n, size))
+    starts = range(0, n, size)
+    check_length(len(starts))
+    return tuple(take_slice(x, axis, i, min(i + size, n)) for i in starts)
 
 
 def chunk(x: Laid, chunks: int, axis: int = 0) -> tuple[Laid, ...]:
@@ -107,7 +109,7 @@ def chunk(x: Laid, chunks: int, axis: int = 0) -> tuple[Laid, ...]:
 
 def unbind(x: Laid, axis: int = 0) -> tuple[Laid, ...]:
     """Every place along an axis."""
-    return tuple(select(x, axis, i) for i in range(x.shape[axis]))
+    return tuple(select(x, axis, i) for i in range(check_length(x.shape[axis])))
 
 
 def concatenate(parts: Sequence[Laid], axis: int = 0) -> Laid:
@@ -115,7 +117,7 @@ def concatenate(parts: Sequence[Laid], axis: int = 0) -> Laid:
     parts = [part for part in parts if part.shape != (0,)]
     order = max(parts, key=lambda part: part.array.size).order
     arrays = same_dtype(*(relaid(part, order) for part in parts))
-    return Laid(jnp.concatenate(arrays, order.index(axis % len(order))), order)
+    return Laid(jnp.concatenate(arrays, order.index(range(len(order))[axis])), order)
 
 
 def stack(parts: Sequence[Laid], axis: int = 0) -> Laid:
@@ -128,8 +130,10 @@ def flip(x: Laid, axes: Sequence[int]) -> Laid:
     return Laid(lax.rev(x.array, [x.position(axis) for axis in axes]), x.order)
 
 
-def roll(x: Laid, shifts: Sequence[int], axes: Sequence[int]) -> Laid:
-    """Shifted, what leaves on one side entering on the other."""
+def roll(x: Laid, shifts: Sequence[int], axes: Sequence[int] = ()) -> Laid:
+    """Shifted, what leaves on one side entering on the other; without axes all values in PyTorch's order in a row."""
+    if not axes:
+        return plain(jnp.roll(in_order(x).reshape(-1), sum(shifts)).reshape(x.shape))
     return Laid(jnp.roll(x.array, tuple(shifts), tuple(x.position(axis) for axis in axes)), x.order)
 
 
