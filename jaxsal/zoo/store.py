@@ -54,9 +54,10 @@ def save(path: str | os.PathLike, model: nnx.Module, record: ModelRecord, *, dty
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         if path.suffix == ".safetensors":
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save as serialised
 
-            save_file(flat, staging / "file", metadata={"record": record.model_dump_json()})
+            # safetensors' own writer makes files that nobody else may read
+            (staging / "file").write_bytes(serialised(flat, metadata={"record": record.model_dump_json()}))
             (staging / "file").replace(path)
         else:
             from orbax.checkpoint import v1 as ocp

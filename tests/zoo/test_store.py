@@ -37,6 +37,12 @@ def test_a_saved_network_comes_back_with_its_record(name, model, record, tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == [name]
 
 
+def test_others_may_read_a_saved_network_as_any_other_file(model, record, tmp_path):
+    (tmp_path / "any").write_bytes(b"")
+    path = zoo.save(tmp_path / "model.safetensors", model, record)
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "model"])
 def test_saving_again_replaces_the_whole(name, model, record, tmp_path):
     zoo.save(tmp_path / name, model, record)
