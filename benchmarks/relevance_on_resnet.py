@@ -27,7 +27,7 @@ COMPOSITES = {
     "epsilon_plus()": composites.epsilon_plus(),
     "z_plus(bias=False)": composites.z_plus(bias=False),
 }
-STAGES = ("block1_3", "block2_4", "block3_6", "block4_3")
+STAGES = ("layer1_2", "layer2_3", "layer3_5", "layer4_2")
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def in_keras(path: str | os.PathLike, record: ModelRecord) -> Source | str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras' about itself
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
         source(np.zeros((1, *record.input.shape, record.input.channels), np.float32))
     except Exception as error:
         return f"Keras {keras.__version__} cannot run it: {str(error).strip().partition(chr(10))[0]:.300}"
