@@ -104,5 +104,5 @@ def _outputs(space: Sequence[int], channels: int, config: Mapping[str, Any], pat
     except Exception as error:  # settings that make no sense fail in as many ways as there are rules
         raise KerasError(
             f"The layers of {path} do not fit together on a grid {' x '.join(map(str, space))} with {channels} "
-            f"channels: {f'{error} '.splitlines()[0] or type(error).__name__}"
+            f"channels: {f'{error.__cause__ or error} '.splitlines()[0] or type(error).__name__}"
         ) from error

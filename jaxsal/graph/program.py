@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 DTYPES = frozenset(
     ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 )  # fmt: skip
-# values of one array: 16 GiB in float32
+# values of one array, for one image, and of all weights: 16 GiB in float32
 _MOST = 2**32
 
 
@@ -134,20 +134,12 @@ def read(content: Mapping[str, Any], weights: Sequence[str]) -> Program:
     try:
         _Written.model_validate(content)
         program = Program(json.dumps(content, sort_keys=True, separators=(",", ":")))
+        problems = _problems(program, frozenset(weights))
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:5])
         raise ValueError(f"This is no network graph: {told}.") from None
     except (TypeError, RecursionError) as error:
         raise ValueError(f"This is no network graph: {type(error).__name__}: {error}.") from None
-    rule, known, problems = program.dialect.rule, {program.content["input"]}, []
-    for node in program.nodes:
-        if rule(node.op) is None:
-            problems.append(f"operation {node.op!r} is unknown")
-        problems += _unknown([*node.args, *(arg for _, arg in node.kwargs)], known, weights)
-        if node.name in known:
-            problems.append(f"the name {node.name!r} is given twice")
-        known.add(node.name)
-    problems += _unknown(program.content["output"], known, weights)
     if problems:
         raise _not_to_be_run("; ".join(dict.fromkeys(problems)))
     return program
@@ -163,24 +155,36 @@ def check(program: Program, weights: Mapping[str, jax.ShapeDtypeStruct], shape: 
 
     Raises:
         ValueError: if an operation does not take its operands, or gives more than any network has use for.
+        NotImplementedError: if a rule does not know a setting; it says what to do.
     """
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
-        _check_size([*weights.values(), image])
-        jax.eval_shape(functools.partial(run, program), dict(weights), image)
+        _check_size(image)
+        if (total := sum(weight.size for weight in weights.values())) > _MOST:
+            raise ValueError(f"weights of {total} values, at most {_MOST}")
+        jax.eval_shape(functools.partial(run, program, look=_check_size), dict(weights), image)
+    except NotImplementedError:
+        raise
     except Exception as error:
         place = "".join(f" in {note}" for note in getattr(error, "__notes__", ())[:1])
         message = str(error).splitlines()
         raise _not_to_be_run(f"{type(error).__name__}{place}: {message[0] if message else ''}") from error
 
 
-def run(program: Program, weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+def run(
+    program: Program,
+    weights: Mapping[str, jax.Array],
+    x: jax.Array,
+    *,
+    look: Callable[[Any], None] = lambda value: None,
+) -> jax.Array:
     """The network's output for an image.
 
     Args:
         program: the operations.
         weights: by path.
         x: ``[b, *space, c]``.
+        look: called with what each operation gives; it may raise.
 
     Returns:
         ``y[b, k]``, or ``[b, *space, k]``.
@@ -193,7 +197,7 @@ def run(program: Program, weights: Mapping[str, jax.Array], x: jax.Array) -> jax
         args = [_operand(arg, env, weights, means) for arg in node.args]
         try:
             value = rule(*args, **{key: _operand(arg, env, weights, means) for key, arg in node.kwargs})
-            _check_size(value)
+            look(value)
         except Exception as error:
             error.add_note(f"{node.name!r} ({node.op})")
             raise
@@ -262,7 +266,20 @@ def _operand(arg: Any, env: Mapping[str, Any], weights: Mapping[str, jax.Array],
     return float(value)
 
 
-def _unknown(arg: Any, known: set[str], weights: Sequence[str]) -> list[str]:
+def _problems(program: Program, weights: Collection[str]) -> list[str]:
+    """What of a program does not exist."""
+    rule, known, problems = program.dialect.rule, {program.content["input"]}, []
+    for node in program.nodes:
+        if rule(node.op) is None:
+            problems.append(f"operation {node.op!r} is unknown")
+        problems += _unknown([*node.args, *(arg for _, arg in node.kwargs)], known, weights)
+        if node.name in known:
+            problems.append(f"the name {node.name!r} is given twice")
+        known.add(node.name)
+    return problems + _unknown(program.content["output"], known, weights)
+
+
+def _unknown(arg: Any, known: Collection[str], weights: Collection[str]) -> list[str]:
     """What is wrong with an operand."""
     if isinstance(arg, list):
         return [problem for each in arg for problem in _unknown(each, known, weights)]

@@ -61,9 +61,11 @@ def test_what_is_not_built_so_is_told(case):
         network(MEAN, DENSE, more=1)
 
 
-def test_what_is_nested_without_end_is_told():
+# JSON bears the first, checking its parts does not
+@pytest.mark.parametrize("depth", [800, 100_000])
+def test_what_is_nested_without_end_is_told(depth):
     deep: list = []
-    for _ in range(100_000):
+    for _ in range(depth):
         deep = [deep]
     with pytest.raises(ValueError, match="no network graph: RecursionError"):
         network({**MEAN, "args": [deep]}, DENSE)
@@ -94,6 +96,14 @@ def test_nothing_is_allocated_without_bound(case):
         network(MEAN, TOO_MUCH[case], DENSE)
 
 
+def test_all_weights_together_are_bounded_and_batches_are_not():
+    many = {f"w{i}": {"kind": "buffer", "shape": [2**31], "dtype": "float32"} for i in range(3)}
+    with pytest.raises(ValueError, match=r"weights of \d+ values, at most"):
+        network(MEAN, DENSE, weights={**WEIGHTS, **many})
+    scans = jax.ShapeDtypeStruct((2**31, 2, 2, 2), jnp.float32)
+    assert jax.eval_shape(network(MEAN, DENSE), scans).shape == (2**31, 3)
+
+
 def test_parts_without_number():
     """One by one, they would be gone through for hours."""
     big = entry("big", "full.default", [2**31], 1.0)
@@ -118,7 +128,7 @@ def weights(**changed):
     ],
 )
 def test_weights_that_are_none(described):
-    with pytest.raises(ValueError, match=r"'dense.weight' is described by|values \(.*at most"):
+    with pytest.raises(ValueError, match=r"'dense.weight' is described by|weights of \d+ values"):
         network(MEAN, DENSE, weights=weights(**described))
     with pytest.raises(ValueError, match=r"an array of \d+ values"):
         Graph(3, shape=(2**20, 2**20), channels=2, graph={"dialect": "aten", "input": "x", "nodes": [],
