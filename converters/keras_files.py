@@ -18,6 +18,8 @@ from .keras_layers import check_layers, check_model, listed
 from .keras_weights import PACKED, Stored, check_names, check_size, mismatch, numbered, owner, put, weight_names
 from .matching import refuse
 
+# a description packs far less than constant weights, and fills more than its length when it is read
+_TEXT = 100
 # of TensorFlow.js
 _DTYPES = ("float32", "float16", "int32", "uint16", "uint8")
 
@@ -124,19 +126,19 @@ def _open_h5(path: Path, stack: ExitStack) -> Opened:
             if dataset is not None:
                 # a layer's own group says whose it is; in a model's one the name does
                 layer, key = owner(name, inside.get(top, set()))
-                put(found, layer if top in inside else top, key, stored(dataset, size, path), path)
+                put(found, layer if top in inside else top, key, stored(dataset, path), path)
     for name, dataset in datasets.items():
         if name.startswith("model_weights/"):
-            put(found, *_apart(name), stored(dataset, size, path), path)
+            put(found, *_apart(name), stored(dataset, path), path)
     return Opened(model, found, text(file.attrs.get("keras_version", "unknown")), size)
 
 
 def _open_zip(path: Path, stack: ExitStack) -> Opened:
     size = path.stat().st_size
     archive = stack.enter_context(zipfile.ZipFile(path))
-    model = _model(json.loads(_member(archive, "config.json", size, path)), path)
-    version = _field(json.loads(_member(archive, "metadata.json", size, path)), "keras_version", str, path)
-    content = _member(archive, "model.weights.h5", size, path)
+    model = _model(json.loads(_member(archive, "config.json", _TEXT * size, path)), path)
+    version = _field(json.loads(_member(archive, "metadata.json", _TEXT * size, path)), "keras_version", str, path)
+    content = _member(archive, "model.weights.h5", PACKED * size, path)
     groups, datasets = held(stack.enter_context(h5py().File(io.BytesIO(content), "r")), path)
     found: dict[str, dict[str, Stored]] = {}
     for group, layer in numbered(model):
@@ -150,11 +152,11 @@ def _open_zip(path: Path, stack: ExitStack) -> Opened:
         for i, key in enumerate(weight_names(layer)):
             dataset = datasets.pop(f"{group}/vars/{i}", None)
             if dataset is not None:
-                put(found, layer.name, key, stored(dataset, len(content), path), path)
+                put(found, layer.name, key, stored(dataset, path), path)
     for name, dataset in datasets.items():
         # the state of training and of random numbers says nothing about predictions
         if not name.startswith("optimizer/") and "/seed_generator/" not in name:
-            put(found, *_apart(name), stored(dataset, len(content), path), path)
+            put(found, *_apart(name), stored(dataset, path), path)
     return Opened(model, found, version, size)
 
 
@@ -237,17 +239,24 @@ def _group(groups: Mapping[str, Any], name: str, path: Path) -> Any:
     return groups[name]
 
 
-def _member(archive: zipfile.ZipFile, name: str, size: int, path: Path) -> bytes:
-    """A file of the archive; no more is unpacked than it says that it has."""
+def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes:
+    """A file of the archive, of so many bytes at most; no more is unpacked than it says that it has."""
     if name not in archive.namelist():
         raise KerasError(f"{path} has no {name!r} in it, as a .keras archive has: save the model again (model.save).")
-    stated = archive.getinfo(name).file_size
-    if stated > PACKED * size:
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise KerasError(
-            f"{path} has {size} bytes, {name!r} in it would unpack to {stated} (more than {PACKED} times as much): it "
-            "is damaged, or made to fill the memory. Save the model again, without compression."
+            f"{path} has {name!r} packed in a way that Keras does not ({info.compress_type}), which is not read: save "
+            "the model again (model.save)."
         )
-    return archive.read(name)
+    if info.file_size > most:
+        raise KerasError(
+            f"{path} has {name!r} in it, which would unpack to {info.file_size} bytes; {most} are the most for a file "
+            "of its size: it is damaged, or made to fill the memory. Save the model again, without compression."
+        )
+    # not archive.read, which unpacks all that there is and then cuts it
+    with archive.open(info) as file:
+        return file.read(info.file_size + 1)
 
 
 def _check_shards(names: list[Any], path: Path) -> None:

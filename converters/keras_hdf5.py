@@ -3,13 +3,14 @@
 import functools
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .keras_errors import KerasError, told
-from .keras_weights import PACKED, Stored
+from .keras_weights import Stored
 
 
 class Held(NamedTuple):
@@ -78,15 +79,14 @@ def held(file: Any, where: str | os.PathLike) -> Held:
     return found
 
 
-def stored(dataset: Any, size: int, where: str | os.PathLike) -> Stored:
+def stored(dataset: Any, where: str | os.PathLike) -> Stored:
     """A dataset as a weight, to be read when it is known to be wanted.
 
     Args:
         dataset: of h5py.
-        size: of the file, in bytes.
         where: its path, for messages.
     """
-    return Stored(tuple(dataset.shape or ()), functools.partial(_array, dataset, size, where))
+    return Stored(tuple(dataset.shape or ()), functools.partial(_array, dataset, where))
 
 
 def texts(group: Any, name: str, where: str | os.PathLike) -> list[str]:
@@ -113,7 +113,7 @@ def text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _array(dataset: Any, size: int, where: str | os.PathLike) -> np.ndarray:
+def _array(dataset: Any, where: str | os.PathLike) -> np.ndarray:
     """HDF5 gives zeros for what was never written; those are no weights."""
     with told(where):
         if dataset.dtype.kind not in "fiu":
@@ -123,15 +123,45 @@ def _array(dataset: Any, size: int, where: str | os.PathLike) -> np.ndarray:
         if dataset.chunks is None:
             whole = dataset.id.get_storage_size() >= dataset.nbytes
         else:
-            grid = [math.ceil(n / k) for n, k in zip(dataset.shape, dataset.chunks, strict=True)]
-            piece = math.prod(dataset.chunks) * dataset.dtype.itemsize
-            whole = dataset.id.get_num_chunks() == math.prod(grid) and piece <= PACKED * size
+            whole = dataset.id.get_num_chunks() == math.prod(_grid(dataset))
         if not whole:
             raise KerasError(
                 f"{where} states {dataset.name!r} with shape {dataset.shape} and does not hold all of it: it is "
                 "damaged. Save the model again."
             )
+        if dataset.chunks is not None and not _as_stated(dataset):
+            raise KerasError(
+                f"{where} packs {dataset.name!r} so that it would unpack to something else than its shape "
+                f"{dataset.shape}: it is damaged, or made to fill the memory. Save the model without compression."
+            )
         return np.asarray(dataset)
+
+
+def _as_stated(dataset: Any) -> bool:
+    """Whether all pieces unpack to what the shape says; HDF5 itself unpacks whatever there is, by any filters."""
+    package = h5py()
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+    deflate = package.h5z.FILTER_DEFLATE
+    known = {deflate, package.h5z.FILTER_SHUFFLE, package.h5z.FILTER_FLETCHER32}
+    if len(set(filters)) < len(filters) or not known.issuperset(filters):
+        return False
+    if any(k > n for n, k in zip(dataset.shape, dataset.chunks, strict=True)):
+        return False
+    least = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    most = least + 4  # with a checksum
+    for index in np.ndindex(*_grid(dataset)):
+        skipped, data = dataset.id.read_direct_chunk(tuple(i * k for i, k in zip(index, dataset.chunks, strict=True)))
+        if deflate in filters and not skipped >> filters.index(deflate) & 1:
+            data = zlib.decompressobj().decompress(data, most + 1)
+        if not least <= len(data) <= most:
+            return False
+    return True
+
+
+def _grid(dataset: Any) -> list[int]:
+    """How many pieces there are along each axis."""
+    return [math.ceil(n / k) for n, k in zip(dataset.shape, dataset.chunks, strict=True)]
 
 
 def _address(each: Any) -> int:

@@ -41,6 +41,8 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "output_padding": (None,),
     "rms_scaling": (None, False),
 }
+# models that are called several times, within such models, would be written out without end
+_CALLS = 100_000
 # packages whose classes are Keras's own
 _KERAS = ("keras", "tf_keras", "tensorflow")
 
@@ -133,6 +135,7 @@ class _Writer:
         self.weights = weights
         self.nodes: list[Node] = []
         self.names: set[str] = set()
+        self.calls = 0
 
     def model(self, model: Mapping[str, Any], inputs: Sequence[Any], around: tuple[str, ...]) -> Any:
         if model["class_name"] == "Sequential":
@@ -169,6 +172,12 @@ class _Writer:
 
     def call(self, entry: Mapping[str, Any], inputs: list[Any], around: tuple[str, ...], number: int = 0) -> Any:
         name, kind = entry["config"]["name"], entry["class_name"]
+        self.calls += 1
+        if self.calls > _CALLS:
+            raise KerasError(
+                f"The Keras model has more than {_CALLS} operations, with the models in it written out at every call: "
+                "it is damaged, or made to fill the memory. Build a Model of fewer layers and save it."
+            )
         if kind in MODELS:
             return self.model(entry, inputs, (*around, name))
         layer = Layer(name, kind, entry["config"], around)

@@ -3,7 +3,10 @@
 import copy
 import io
 import json
+import struct
+import tracemalloc
 import zipfile
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -167,7 +170,7 @@ def test_one_value_does_not_spread_over_all_channels(tmp_path):
 def test_shapes_that_no_file_of_this_size_can_hold(tmp_path):
     huge = {"shape": (3, 3, 10**12, 2), "chunks": (3, 3, 1, 2), "dtype": "f4"}
     path = changed(tmp_path / "a.h5", lambda file: place(file, **huge))
-    with pytest.raises(KerasError, match=r"its weights would fill 72000000000008 \(more than 100 times as much\)"):
+    with pytest.raises(KerasError, match=r"its weights would fill 72000000000008 \(more than 1100 times as much\)"):
         from_keras(path)
     # of a shape that the configuration does not have, it is not even asked how large it is
     path = changed(tmp_path / "a.h5", lambda file: place(file, **huge | {"shape": (5, 3, 10**12, 2)}))
@@ -198,17 +201,157 @@ def test_pieces_that_are_larger_than_the_weights(tmp_path):
     how = {"chunks": (3, 3, 1, 10**6), "maxshape": (3, 3, 1, None), "compression": "gzip"}
     path = changed(tmp_path / "a.h5", lambda file: place(file, data=np.zeros(KERNEL.shape), **how))
     assert path.stat().st_size < 200_000
-    with pytest.raises(KerasError, match="does not hold all of it"):
+    with pytest.raises(KerasError, match="would unpack to something else than its shape"):
         from_keras(path)
+
+
+def piece(data, *filters, skipped=0):
+    """The kernel of :func:`changed` as one piece with these bytes, of these filters."""
+
+    def change(file):
+        group = file["model_weights/conv/conv"]
+        del group["kernel:0"]
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk(KERNEL.shape)
+        for add in filters:
+            add(settings)
+        space = h5py.h5s.create_simple(KERNEL.shape)
+        made = h5py.h5d.create(group.id, b"kernel:0", h5py.h5t.IEEE_F32LE, space, settings)
+        made.write_direct_chunk((0,) * KERNEL.ndim, data, skipped)
+
+    return change
+
+
+def deflate(settings):
+    settings.set_deflate(9)
+
+
+ONE = KERNEL.astype("<f4").tobytes()
+UNLIKE = {
+    "packed twice": (zlib.compress(zlib.compress(bytes(2**22))), deflate, deflate),
+    "packed twice, which says nothing": (zlib.compress(zlib.compress(ONE)), deflate, deflate),
+    "longer": (zlib.compress(bytes(2**22)), deflate),
+    "longer by a little": (zlib.compress(ONE + bytes(5)), deflate),
+    "shorter": (zlib.compress(ONE[:-1]), deflate),
+    "of another filter": (ONE, lambda settings: settings.set_scaleoffset(h5py.h5z.SO_INT, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_pieces_that_unpack_to_something_else_than_the_shape(tmp_path, kind):
+    """HDF5 unpacks a piece to its end, whatever its size should be, and by one filter after another."""
+    path = changed(tmp_path / "a.h5", piece(*UNLIKE[kind]))
+    with pytest.raises(KerasError, match=r"'/model_weights/conv/conv/kernel:0' so that it would unpack to something"):
+        from_keras(path)
+
+
+def test_pieces_that_hold_what_the_shape_says(tmp_path):
+    for change in (piece(zlib.compress(ONE), deflate), piece(ONE, deflate, skipped=1), piece(ONE)):
+        found = read_keras(changed(tmp_path / "a.h5", change)).weights
+        np.testing.assert_array_equal(found["conv"]["kernel"], KERNEL)
+    for before in (True, False):  # the checksum lies inside of what is packed, or behind it
+
+        def both(file, before=before):
+            # h5py itself has the checksum last
+            settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            settings.set_chunk((2, 3, 1, 2))
+            for add in (settings.set_fletcher32, lambda: deflate(settings))[:: 1 if before else -1]:
+                add()
+            group = file["model_weights/conv/conv"]
+            del group["kernel:0"]
+            space = h5py.h5s.create_simple(KERNEL.shape)
+            made = h5py.h5d.create(group.id, b"kernel:0", h5py.h5t.IEEE_F32LE, space, settings)
+            h5py.Dataset(made)[...] = KERNEL
+
+        found = read_keras(changed(tmp_path / "a.h5", both)).weights
+        np.testing.assert_array_equal(found["conv"]["kernel"], KERNEL)
+
+
+def test_constant_weights_are_no_harm_however_well_they_pack(tmp_path):
+    dense = ("dense", "Dense", {"units": 1024, "use_bias": False})
+    kernel = np.full((1024, 1024), 0.5, np.float32)
+    path = written(tmp_path / "a.h5", [dense], {})
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/dense"]
+        group.attrs["weight_names"] = [b"dense/kernel:0"]
+        group.create_dataset("dense/kernel:0", data=kernel, compression="gzip", compression_opts=9)
+    assert 100 * path.stat().st_size < kernel.nbytes
+    np.testing.assert_array_equal(read_keras(path).weights["dense"]["kernel"], kernel)
+    path = archive(tmp_path / "a.keras", [dense], {"layers/dense/vars/0": kernel})
+    assert 100 * path.stat().st_size < kernel.nbytes
+    np.testing.assert_array_equal(read_keras(path).weights["dense"]["kernel"], kernel)
+
+
+def stating(path, name, size):
+    """An archive whose directory says that a member has another size."""
+    with zipfile.ZipFile(path) as file:
+        index = file.namelist().index(name)
+    data = bytearray(path.read_bytes())
+    entry = -1
+    for _ in range(index + 1):
+        entry = data.index(b"PK\x01\x02", entry + 1)
+    data[entry + 24 : entry + 28] = struct.pack("<I", size)
+    path.write_bytes(data)
+    return path
 
 
 def test_archives_that_unpack_to_far_more_than_they_are(tmp_path):
-    path = archive(tmp_path / "a.keras", [CONV], {}, model__weights__h5=bytes(2**22))
-    with pytest.raises(KerasError, match=r"'model\.weights\.h5' in it would unpack to 4194304 \(more than 100 times"):
+    path = stating(archive(tmp_path / "a.keras", [CONV], CONV_3), "model.weights.h5", 2**30)
+    with pytest.raises(
+        KerasError, match=r"'model\.weights\.h5' in it, which would unpack to 1073741824 bytes; \d+ are"
+    ):
         from_keras(path)
     path = archive(tmp_path / "a.keras", [CONV], CONV_3, config__json="[" + " " * 2**22 + "]")
-    with pytest.raises(KerasError, match=r"'config\.json' in it would unpack to 4194306 "):
+    with pytest.raises(KerasError, match=r"'config\.json' in it, which would unpack to 4194306 bytes"):
         from_keras(path)
+
+
+def test_archives_that_unpack_to_more_than_they_say(tmp_path):
+    """No more than that is unpacked, so that what there is has not the checksum of the whole."""
+    big = 2**26
+    path = archive(tmp_path / "a.keras", [CONV], CONV_3, metadata__json=" " * big)
+    stating(path, "metadata.json", 100)
+    tracemalloc.start()
+    with pytest.raises(KerasError, match=r"BadZipFile: Bad CRC-32 for file 'metadata\.json'"):
+        from_keras(path)
+    assert tracemalloc.get_traced_memory()[1] < big // 4
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_are_packed_otherwise(tmp_path, kind):
+    """Python unpacks these as a whole, whatever their size should be."""
+    path = archive(tmp_path / "a.keras", [CONV], CONV_3, metadata__json=None)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "3"}), kind)
+    with pytest.raises(KerasError, match=rf"has 'metadata\.json' packed in a way that Keras does not \({kind}\)"):
+        from_keras(path)
+
+
+def nested(depth, inner):
+    """A model that calls one twice, which calls one twice, ..."""
+
+    def call(name, number):
+        return {"class_name": "__keras_tensor__", "config": {"keras_history": [name, number, 0]}}
+
+    image = {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": [None, 4, 4, 1]}}
+    for i in range(depth):
+        name = inner["config"]["name"]
+        calls = [{"args": [call(*source)], "kwargs": {}} for source in (("image", 0), (name, 0))]
+        config = {"name": f"m{i}", "layers": [{**image, "inbound_nodes": []}, {**inner, "inbound_nodes": calls}]}
+        config |= {"input_layers": [["image", 0, 0]], "output_layers": [[name, 1, 0]]}
+        inner = {"class_name": "Functional", "config": config}
+    return inner
+
+
+EMPTY = sequential([], (4, 4, 1))
+
+
+@pytest.mark.parametrize("inner", [{"class_name": "ReLU", "config": {"name": "relu"}}, EMPTY])
+def test_models_that_are_called_without_end(inner):
+    assert len(network(nested(3, inner), lambda _: {}).graph["nodes"]) == (0 if inner is EMPTY else 8)
+    with pytest.raises(KerasError, match="has more than 100000 operations, with the models in it written out"):
+        network(nested(40, inner), lambda _: {})
 
 
 def test_numbers_of_other_kinds(tmp_path):
