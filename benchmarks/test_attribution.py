@@ -145,10 +145,13 @@ class Method(NamedTuple):
     Attributes:
         ours: maps of all outputs.
         theirs: ``(image, output) -> map``, of one.
+        shared: maps of all outputs as one writes it with PyTorch alone, with one forward pass; None where that is
+            no matter of a few lines.
     """
 
     ours: Callable[[Network], jax.Array]
     theirs: Callable[[Network], Callable[[Any, int], np.ndarray]]
+    shared: Callable[[Network], np.ndarray] | None = None
 
 
 def as_it_is(x: jax.Array) -> jax.Array:
@@ -177,12 +180,30 @@ def zennits(at: Network) -> Callable[[Any, int], np.ndarray]:
     return lambda image, k: networks.zennit_epsilon_plus(at.peer, image, [k])
 
 
+def gradients(fn: Any, x: Any) -> np.ndarray:
+    """Of every output, from one forward pass."""
+    x = x.clone().requires_grad_()
+    y = fn(x)
+    return np.stack([
+        networks.from_torch(torch.autograd.grad(y[0, k], x, retain_graph=True)[0]) for k in range(OUTPUTS)
+    ])  # fmt: skip
+
+
+def gradients_times_features(at: Network) -> np.ndarray:
+    """Of the layer, which is run once."""
+    behind = [name for name, _ in at.peer.named_children()].index(LAYER) + 1
+    with torch.no_grad():
+        features = at.peer[:behind](at.image)
+    return gradients(at.peer[behind:], features) * networks.from_torch(features)
+
+
 # in the middle of the shipped network
 LAYER = "relu3"
 ALL_OUTPUTS = {
     "saliency": Method(
         lambda at: jaxsal.saliency(at.model, at.x, outputs="all"),
         captums(lambda at: captum.Saliency(at.peer), abs=False),
+        lambda at: gradients(at.peer, at.image),
     ),
     "guided backprop": Method(
         lambda at: jaxsal.guided_backprop(at.model, at.x, outputs="all"),
@@ -201,6 +222,7 @@ ALL_OUTPUTS = {
     "gradient x activation": Method(
         lambda at: jaxsal.input_x_gradient(at.split.tail, at.features(), outputs="all"),
         captums(lambda at: captum.LayerGradientXActivation(at.peer, at.layer)),
+        gradients_times_features,
     ),
 }
 
@@ -219,19 +241,22 @@ def morphometry():
     maps.clear()
 
 
-@pytest.mark.parametrize("way", ["peer", "jaxsal"])
+@pytest.mark.parametrize("way", ["peer", "jaxsal", "PyTorch, one forward pass"])
 @pytest.mark.parametrize("method", ALL_OUTPUTS)
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU", "ignore:Full backward hook is firing")
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 def test_all_outputs(benchmark, morphometry, method: str, way: str):
     benchmark.group = f"{method} of {OUTPUTS} outputs"
-    one_of, all_of = ALL_OUTPUTS[method].theirs, ALL_OUTPUTS[method].ours
+    ours, one_of, shared = ALL_OUTPUTS[method]
 
-    def one_by_one() -> np.ndarray:
-        each = one_of(morphometry)
-        return np.stack([each(morphometry.image, k) for k in range(OUTPUTS)])
+    def one_by_one(at: Network) -> np.ndarray:
+        each = one_of(at)
+        return np.stack([each(at.image, k) for k in range(OUTPUTS)])
 
-    timed(benchmark, way, one_by_one if way == "peer" else lambda: all_of(morphometry), rounds=5)
+    all_of = {"peer": one_by_one, "jaxsal": ours}.get(way, shared)
+    if all_of is None:
+        pytest.skip("not a matter of a few lines")
+    timed(benchmark, way, lambda: all_of(morphometry), rounds=5)
 
 
 def timed(benchmark: Any, way: str, run: Callable[[], Any], rounds: int) -> np.ndarray:
