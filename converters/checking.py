@@ -10,6 +10,9 @@ import numpy as np
 from jaxsal.engine.lower import lower
 from jaxsal.zoo import InputSpec, ModelRecord, Output, Scaling
 
+# to which float32 rounds 1: less than this says nothing, also of outputs that are all but 0
+_ROUNDING = 2.0**-24
+
 # batches [b, *space, c] for a check, or what gives them once the network's record is known
 Images = Sequence[Any] | Callable[[ModelRecord], Sequence[Any]]
 
@@ -66,7 +69,8 @@ def compare(
         model: in JAX.
         source: where it comes from, ``[b, *space, c] -> y``, channels last.
         images: batches ``[b, *space, c]``.
-        tolerance: most that outputs may differ, relative to the largest output of the source, or to 1 if that is less.
+        tolerance: most that outputs may differ, relative to the largest output of the source; 6e-8, to which float32
+            rounds 1, is allowed always.
         name: of the network, for the message.
 
     Raises:
@@ -88,7 +92,7 @@ def compare(
                 f"converted {int((~np.isfinite(found)).sum())}: check its weights, and the images of the check."
             )
         difference, scale = max(difference, float(off.max())), max(scale, float(np.abs(expected).max()))
-    if difference > tolerance * scale:
+    if difference > max(tolerance * scale, _ROUNDING):
         raise ValueError(
             f"The converted {name} differs from its source by up to {difference:.3g}, its outputs reach {scale:.3g}; "
             f"{tolerance:.1g} of that is allowed (tolerance). This is a defect of the conversion: report it with the "

@@ -46,7 +46,9 @@ def in_keras(path: str | os.PathLike, record: ModelRecord) -> Source | str:
     """
     if Path(path).suffix == ".json":
         return "Keras does not read files of TensorFlow.js"
-    if foreign := sorted(set(_named_code(read_keras(Path(path)).model))):
+    # the loss and metrics of training may be anybody's: what is not compiled does not load them
+    model_only = {key: part for key, part in read_keras(Path(path)).model.items() if key != "compile_config"}
+    if foreign := sorted(set(_named_code(model_only))):
         return f"the file names {', '.join(foreign)}, which Keras would look for and run"
     # any backend will do: the one that is there for sure
     os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -67,6 +69,12 @@ def in_keras(path: str | os.PathLike, record: ModelRecord) -> Source | str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras' about itself
             model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
+        parts = list(model._flatten_layers())
+        if small := sorted({str(part.dtype) for part in parts} & {"float16", "bfloat16"}):
+            return f"Keras keeps its numbers in {', '.join(small)}, jaxsal in float32"
+        for part in parts:
+            # mixed precision: its weights are float32, and so is now what is computed with them
+            part.dtype_policy = "float32"
         source(np.zeros((1, *record.input.shape, record.input.channels), np.float32))
     except Exception as error:
         return f"Keras {keras.__version__} cannot run it: {str(error).strip().partition(chr(10))[0]:.300}"

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import math
 import os
 import pickle
 import pickletools
@@ -17,6 +18,8 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "network_weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 # how PyTorch words that a pickle asks for more than tensors
 _REFUSALS = ("GLOBAL", "Unsupported class", "unsupported class", "Can only", "Trying to")
+# what torch.save wrote first before its files were archives
+_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 _AS_SINGLE = "save the weights with their scales multiplied in, .to(torch.float32)"
 
 
@@ -91,6 +94,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             "torch.save(model.state_dict(), ...)."
         ) from None
     except Exception as error:  # whatever bytes that are no weights come to
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path} is a program of TorchScript, not weights: save model.state_dict() with torch.save, "
+                "or convert the module that it was made of with jaxsal.converters.from_torch."
+            ) from None
         raise ValueError(
             f"{path} is not a readable file of PyTorch, it is damaged or cut off: {_reason(error)}."
         ) from None
@@ -120,7 +128,7 @@ def _what_it_is(path: Path) -> str | None:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, most likely of an error or of a question before the download: get the file itself"
-    if head[:2] in (b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if head[:2] in (b"\x80\x03", b"\x80\x04", b"\x80\x05") and _MAGIC not in head[:32]:
         return (
             "is a pickle that torch.save did not write, and was refused, because reading it could run code: save "
             "model.state_dict() with torch.save"
@@ -146,6 +154,8 @@ def _unusable(name: Any, tensor: Any) -> str:
         return f"{name} has a shape but no values, save the weights after they were loaded"
     if tensor.is_quantized:
         return f"{name} is quantised ({tensor.dtype}), save it .dequantize()"
+    if math.prod(tensor.shape) * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return f"{name} repeats values that are stored once ({tuple(tensor.shape)}), save it .contiguous()"
     try:
         _numpy(tensor[:0] if tensor.ndim else tensor)
     except (TypeError, RuntimeError):
@@ -165,12 +175,15 @@ def _state(loaded: Any) -> dict[str, Any]:
 
     if not isinstance(loaded, Mapping):
         return {}
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
     inside = {key: found for key in _NESTED if key in loaded and (found := _state(loaded[key]))}
-    if len(inside) + bool(tensors) > 1:
-        where = ", ".join([*inside, *(["the file itself"] if tensors else [])])
-        raise ValueError(f"The file has several sets of weights: {where}. Save the one that is meant on its own.")
-    return next(iter(inside.values()), tensors)
+    if len(inside) > 1:
+        raise ValueError(
+            f"The file has several sets of weights: {', '.join(inside)}. Save the one that is meant on its own."
+        )
+    # beside weights within, tensors are what a trainer notes, such as the loss
+    return next(
+        iter(inside.values()), {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    )
 
 
 def _forbidden(error: Exception) -> str:
@@ -186,7 +199,7 @@ def _is_cut_off(path: Path) -> bool:
             while file.peek(1)[:1] == b"\x80":
                 for _ in pickletools.genops(file):
                     pass
-        except ValueError:
+        except (ValueError, MemoryError, OverflowError):  # the last two of lengths that nobody has
             return True
     return False
 

@@ -11,7 +11,8 @@ h5py = pytest.importorskip("h5py", reason="Keras files are read with h5py: pip i
 
 import jaxsal
 from jaxsal import composites, zoo
-from jaxsal.converters import from_keras
+from jaxsal.converters import convert, from_keras
+from jaxsal.converters.checking import compare
 from jaxsal.converters.keras_files import read_keras
 from jaxsal.engine.rewire import sites
 from tests.converters.keras_by_hand import CONV, written
@@ -114,6 +115,60 @@ def test_the_same_as_in_keras(models, name, suffix):
         if row.splits:
             head, tail = jaxsal.split(found.model, x, row.name)
             np.testing.assert_allclose(tail(head(x)), found.model(x), atol=1e-5, rtol=1e-5, err_msg=row.name)
+
+
+def convolutions(keras, **options):
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input((6, 5, 2)), layers.Conv2D(3, 3, activation="relu", **options),
+         layers.BatchNormalization(**options), layers.Flatten(), layers.Dense(2, **options)]
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Keras: .h5 is a legacy format
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_mixed_precision_is_compared_in_float32(keras, tmp_path, suffix):
+    convolutions(keras, dtype="mixed_bfloat16").save(tmp_path / f"m{suffix}")
+    found = convert(tmp_path / f"m{suffix}", "keras")
+    assert found.max_difference < 1e-6 * found.scale
+    convolutions(keras, dtype="float16").save(tmp_path / f"h{suffix}")
+    found = convert(tmp_path / f"h{suffix}", "keras")
+    assert found.max_difference is None
+    assert found.not_compared == "Keras keeps its numbers in float16, jaxsal in float32"
+
+
+def test_a_loss_of_ones_own_is_not_loaded(keras, tmp_path):
+    """It is not even registered, and would be an error if Keras looked for it."""
+
+    @keras.saving.register_keras_serializable("lab")
+    def dice(y, found):
+        raise AssertionError("the loss was called")
+
+    model = convolutions(keras)
+    model.compile(optimizer="adam", loss=dice, metrics=[dice])
+    model.save(tmp_path / "m.keras")
+    keras.saving.get_custom_objects().clear()
+    with pytest.raises((TypeError, ValueError), match="dice"):
+        keras.saving.load_model(tmp_path / "m.keras")
+    found = convert(tmp_path / "m.keras", "keras")
+    assert found.not_compared == ""
+    assert found.max_difference < 1e-4 * found.scale
+
+
+def test_what_rounding_explains_is_no_defect():
+    """Outputs of 0 that come out as 1e-9 are equal; small ones that differ are not."""
+    images = [np.ones((1, 2, 2, 1), np.float32)]
+
+    def check(source, found):
+        return compare(
+            jax.tree_util.Partial(lambda x: x[:, 0, 0] * found), lambda x: x[:, 0, 0] * source, images, 1e-4, "n"
+        )
+
+    assert check(0, 1e-9).max_difference == pytest.approx(1e-9)
+    with pytest.raises(ValueError, match="differs from its source"):
+        check(1e-5, 1.01e-5)
+    with pytest.raises(ValueError, match="differs from its source"):
+        check(0, 1e-6)
 
 
 def test_an_unknown_layer_is_named_with_what_to_do(tmp_path):

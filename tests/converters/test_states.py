@@ -1,6 +1,7 @@
 """Files of weights: read without running anything, and everything wrong with them told at once."""
 
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -104,6 +105,53 @@ def test_files_that_are_damaged(tmp_path, archive):
         read_weights(tmp_path / "cut.safetensors")
     with pytest.raises(FileNotFoundError, match=r"No weights at .*none.pth"):
         read_weights(tmp_path / "none.pth")
+
+
+def test_a_length_that_nobody_has(tmp_path):
+    pytest.importorskip("torch", reason="its files are read with it")
+    (tmp_path / "long.pth").write_bytes(b"\x80\x02\x8e" + struct.pack("<Q", 2**60) + b"abc.")
+    with pytest.raises(ValueError, match=r"is not a readable file of PyTorch, it is damaged"):
+        read_weights(tmp_path / "long.pth")
+
+
+def test_one_value_that_claims_to_be_many(tmp_path):
+    """A kilobyte does not become a gigabyte, nor what no memory holds."""
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    one = torch.ones(1, dtype=torch.float16)
+    torch.save({"a": one.expand(2**14, 2**14), "b": one.expand(2**24, 2**24), "c": one}, tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"a repeats values .*save it \.contiguous\(\); b repeats values") as told:
+        read_weights(tmp_path / "wide.pth")
+    assert "c repeats" not in str(told.value)
+    # parts of one array, and transposed ones, repeat nothing
+    whole = torch.arange(6.0).reshape(2, 3)
+    torch.save({"row": whole[1], "columns": whole.T}, tmp_path / "views.pth")
+    np.testing.assert_array_equal(read_weights(tmp_path / "views.pth")["columns"], whole.numpy().T)
+
+
+def test_a_checkpoint_of_training_has_one_set_of_weights(tmp_path):
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    kept = {"epoch": 5, "model_state_dict": {"a": torch.ones(3)}, "loss": torch.tensor(0.3)}
+    torch.save(kept, tmp_path / "kept.pth")
+    assert set(read_weights(tmp_path / "kept.pth")) == {"a"}
+    torch.save({**kept, "net": {"a": torch.ones(3)}}, tmp_path / "two.pth")
+    with pytest.raises(ValueError, match="several sets of weights: model_state_dict, net"):
+        read_weights(tmp_path / "two.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 3")  # of PyTorch: its own default is 2
+def test_files_of_torch_by_other_protocols(tmp_path):
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    path = tmp_path / "old.pth"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False, pickle_protocol=3)
+    np.testing.assert_array_equal(read_weights(path)["a"], np.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch: of torch.jit itself
+def test_a_program_is_told_from_weights(tmp_path):
+    torch = pytest.importorskip("torch", reason="its files are read with it")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "program.pt"))
+    with pytest.raises(ValueError, match=r"is a program of TorchScript, .*model\.state_dict\(\).*from_torch"):
+        read_weights(tmp_path / "program.pt")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch: sparse CSR is in beta, quantisation moves elsewhere
