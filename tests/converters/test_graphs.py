@@ -61,13 +61,13 @@ def test_what_is_not_built_so_is_told(case):
         network(MEAN, DENSE, more=1)
 
 
-# JSON bears the first, checking its parts does not
+# JSON bears the first; whether going through its parts does is Python's affair: either is told
 @pytest.mark.parametrize("depth", [800, 100_000])
 def test_what_is_nested_without_end_is_told(depth):
     deep: list = []
     for _ in range(depth):
         deep = [deep]
-    with pytest.raises(ValueError, match="no network graph: RecursionError"):
+    with pytest.raises(ValueError, match="no network graph: RecursionError|graph cannot be run: "):
         network({**MEAN, "args": [deep]}, DENSE)
 
 
