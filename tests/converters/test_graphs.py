@@ -67,7 +67,7 @@ def test_what_is_nested_without_end_is_told(depth):
     deep: list = []
     for _ in range(depth):
         deep = [deep]
-    with pytest.raises(ValueError, match="no network graph: RecursionError|graph cannot be run: "):
+    with pytest.raises(ValueError, match=r"no network graph: RecursionError|graph cannot be run: "):
         network({**MEAN, "args": [deep]}, DENSE)
 
 
